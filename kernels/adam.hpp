@@ -1,0 +1,25 @@
+// AdamW (Loshchilov, Hutter 2019), equation (16) of docs/equations.md.
+#pragma once
+
+#include "base/types.hpp"
+
+namespace hearth::kernels {
+
+// What one step needs beside the arrays; a pure function of deck and step.
+struct AdamStep {
+  double learning_rate;
+  double beta1, beta2, epsilon, weight_decay;
+  double correction1, correction2;  // 1 - beta1^t, 1 - beta2^t with t from 1
+  double gradient_scale;            // clipping
+};
+
+// Updates a run of elements; arithmetic in double precision, element by element. The gradient is
+// the fixed-point sum of fixed_point.hpp; decay[block] says whether weight decay applies to the
+// elements of that block of block_elements.
+template <class T>
+void adam(const AdamStep& step, const Array1<const std::int64_t>& gradient,  // (elements)
+          const Array1<const std::uint8_t>& decay,                           // (blocks)
+          const Array1<T>& weight,                                           // (elements)
+          const Array1<T>& first_moment, const Array1<T>& second_moment);    // (elements)
+
+}  // namespace hearth::kernels

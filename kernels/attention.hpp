@@ -1,0 +1,59 @@
+// Causal attention in streaming blocks (Milakov, Gimelshein 2018; Dao et al. 2022), equations (4)
+// and (5) of docs/equations.md. Neither pass stores a matrix of scores.
+#pragma once
+
+#include <vector>
+
+#include "base/types.hpp"
+
+namespace hearth::kernels {
+
+// A run of query rows and the run of key rows that they see. The runs' ends are aligned: query i
+// of n sees the keys up to and including number (keys - n + i). One segment per sequence is
+// ordinary training; packed texts, document masks and a key-value cache are other lists.
+struct AttentionSegment {
+  Index query_begin, query_end;  // rows of q
+  Index key_begin, key_end;      // rows of k and v
+};
+
+// The segments cut into blocks of fixed size: a result never depends on what else is in the plan.
+class AttentionPlan {
+ public:
+  AttentionPlan() = default;
+  explicit AttentionPlan(const std::vector<AttentionSegment>& segments);
+
+  struct Block {
+    AttentionSegment segment;
+    Index begin;  // first row of the block: a query row, or a key row
+  };
+  Array1<Block> query_blocks;
+  Array1<Block> key_blocks;
+};
+
+inline constexpr int query_block_rows = 32;
+inline constexpr int key_block_rows = 64;
+
+// out = softmax(scale · q kᵀ, causal) v for every head; log_sum (the logarithm of the softmax's
+// denominator) is kept for the adjoint. Heads are consecutive: query head h reads key-value head
+// h / (heads/kv_heads).
+template <class T>
+void attention(const AttentionPlan& plan,
+               const Array2<const T>& q,   // (queries, heads · head_dim)
+               const Array2<const T>& k,   // (keys, kv_heads · head_dim)
+               const Array2<const T>& v,   // (keys, kv_heads · head_dim)
+               Index head_dim, double scale,
+               const Array2<T>& out,       // (queries, heads · head_dim)
+               const Array2<T>& log_sum);  // (queries, heads)
+
+// dq, dk, dv are assigned. `delta` is scratch: the row sums of dout · out.
+template <class T>
+void attention_backward(const AttentionPlan& plan, const Array2<const T>& dout,
+                        const Array2<const T>& q, const Array2<const T>& k,
+                        const Array2<const T>& v, const Array2<const T>& out,
+                        const Array2<const T>& log_sum, Index head_dim, double scale,
+                        const Array2<T>& delta,  // (queries, heads), scratch
+                        const Array2<T>& dq,     // (queries, heads · head_dim)
+                        const Array2<T>& dk,     // (keys, kv_heads · head_dim)
+                        const Array2<T>& dv);    // (keys, kv_heads · head_dim)
+
+}  // namespace hearth::kernels

@@ -1,0 +1,55 @@
+// Sums that do not depend on their order: floating-point terms are rounded to a fixed unit and
+// added as 64-bit integers. Section "Order-free sums" of docs/equations.md.
+#pragma once
+
+#include "base/types.hpp"
+
+namespace hearth::kernels {
+
+inline constexpr double gradient_unit = 0x1p-50;   // of a weight's gradient; sums within ±8192
+inline constexpr double gradient_limit = 0x1p13;   // |g| · cells must stay below
+inline constexpr double statistic_unit = 0x1p-30;  // of losses, probability mass, entropy, …
+
+// Where the gradient of one tensor is summed over cells and ranks.
+struct GradientSum {
+  Array1<std::int64_t> sum;       // in units of gradient_unit
+  Array1<std::int64_t> overflow;  // (1): elements that were not finite or too large
+  double cells = 1;               // terms that the whole sum has, for the limit
+};
+
+// Round to nearest even; the caller has checked the range.
+KOKKOS_INLINE_FUNCTION std::int64_t to_fixed(double value, double unit) {
+  return static_cast<std::int64_t>(Kokkos::nearbyint(value / unit));
+}
+
+// One term of a gradient: false if it is not finite or too large to be summed.
+KOKKOS_INLINE_FUNCTION bool representable(double g, double cells) {
+  return Kokkos::fabs(g) * cells < gradient_limit;  // false for NaN too
+}
+
+// sum[i] += g[i] in units of gradient_unit; elements that cannot be added are counted instead.
+template <class T>
+void add_gradient(const Array1<const T>& g, const GradientSum& gradient);
+
+// statistic[i] += value[i] in units of statistic_unit.
+void add_statistic(const Array1<const double>& value, const Array1<std::int64_t>& statistic);
+
+// Norms are summed over blocks of this many consecutive elements, each within one tensor (one
+// expert's slice of an expert tensor). No shard boundary cuts a block.
+inline constexpr Index block_elements = 4096;
+[[nodiscard]] constexpr Index whole_blocks(Index elements) {
+  return (elements + block_elements - 1) / block_elements;
+}
+
+// Σ (gradient_unit · g)² as two integers, in units of 2⁻²⁴ and 2⁻⁶⁵: each block's fp64 sum, in
+// fixed order, is split into the two, which are added over blocks in any order. Padding elements
+// must be zero.
+struct SquaredNorm {
+  std::int64_t high = 0, low = 0;
+  [[nodiscard]] double value() const {
+    return static_cast<double>(high) * 0x1p-24 + static_cast<double>(low) * 0x1p-65;
+  }
+};
+SquaredNorm squared_norm(const Array1<const std::int64_t>& gradient);  // (blocks · block_elements)
+
+}  // namespace hearth::kernels

@@ -1,0 +1,75 @@
+// Matrix products. Vendor libraries appear in this folder alone: oneDNN on the CPU, cuBLAS on
+// NVIDIA GPUs, and a portable Kokkos version for every type and device.
+//
+// The three products of a linear layer y = x Wᵀ, W (out, in):
+//   forward          multiply_nt(x, W, y)      y  = x Wᵀ
+//   input gradient   multiply_nn(dy, W, dx)    dx = dy W
+//   weight gradient  multiply_tn(dy, x, dW)    dW = dyᵀ x
+//
+// What is promised: the inner dimension is never split between threads, tiles are cut by shape
+// alone, so that a result depends on neither the number of threads nor on other segments.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/types.hpp"
+
+namespace hearth::kernels {
+
+enum class Output { assign, add };
+
+// (rows of a stack of equally shaped matrices): matrix e starts at data + e · stride.
+template <class T>
+struct MatrixStack {
+  T* data = nullptr;
+  Index stride = 0;  // elements from one matrix to the next; at least rows · columns
+  Index rows = 0, columns = 0;
+};
+
+// Rows [begin, begin + rows) belong to matrix `matrix` of a stack.
+struct Segment {
+  Index begin, rows;
+  Index matrix;
+};
+
+// Holds the vendor library's handles; one per process, made by the caller, passed down.
+class Matmul {
+ public:
+  Matmul();
+  ~Matmul();
+  Matmul(const Matmul&) = delete;
+  Matmul& operator=(const Matmul&) = delete;
+
+  // c (m, n) = or += a (m, k) · b (n, k)ᵀ
+  template <class T>
+  void multiply_nt(const Array2<const T>& a, const Array2<const T>& b, const Array2<T>& c,
+                   Output output = Output::assign);
+  // c (m, n) = or += a (m, k) · b (k, n)
+  template <class T>
+  void multiply_nn(const Array2<const T>& a, const Array2<const T>& b, const Array2<T>& c,
+                   Output output = Output::assign);
+  // c (m, n) = or += a (k, m)ᵀ · b (k, n)
+  template <class T>
+  void multiply_tn(const Array2<const T>& a, const Array2<const T>& b, const Array2<T>& c,
+                   Output output = Output::assign);
+
+  // The same for segments of rows, each with its own matrix of the stack:
+  // c[segment] = a[segment] · b[matrix]ᵀ, and so on. Rows outside all segments are left alone.
+  template <class T>
+  void grouped_nt(const Array2<const T>& a, const MatrixStack<const T>& b, const Array2<T>& c,
+                  const std::vector<Segment>& segments, Output output = Output::assign);
+  template <class T>
+  void grouped_nn(const Array2<const T>& a, const MatrixStack<const T>& b, const Array2<T>& c,
+                  const std::vector<Segment>& segments, Output output = Output::assign);
+  // c[matrix] = a[segment]ᵀ · b[segment]; no two segments of one call share a matrix.
+  template <class T>
+  void grouped_tn(const Array2<const T>& a, const Array2<const T>& b, const MatrixStack<T>& c,
+                  const std::vector<Segment>& segments, Output output = Output::assign);
+
+ private:
+  struct Vendor;
+  std::unique_ptr<Vendor> vendor_;
+};
+
+}  // namespace hearth::kernels

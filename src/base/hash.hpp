@@ -1,0 +1,34 @@
+// Hashes that do not change between builds, machines or layouts.
+#pragma once
+
+#include <Kokkos_Macros.hpp>
+#include <cstdint>
+#include <string_view>
+
+namespace hearth {
+
+// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit.
+KOKKOS_INLINE_FUNCTION constexpr std::uint64_t mix_bits(std::uint64_t x) {
+  x += 0x9E3779B97F4A7C15ULL;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+  return x ^ (x >> 31);
+}
+
+// One term of a tensor's checksum, Σ mod 2⁶⁴ of hash(global index, bits): the sum is the same in
+// any order, hence on any layout.
+KOKKOS_INLINE_FUNCTION constexpr std::uint64_t hash_element(std::uint64_t index,
+                                                            std::uint64_t bits) {
+  return mix_bits(mix_bits(index) ^ bits);
+}
+
+// FNV-1a, 64 bits.
+[[nodiscard]] constexpr std::uint64_t hash_text(std::string_view text) {
+  std::uint64_t hash = 0xCBF29CE484222325ULL;
+  for (const char c : text) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3ULL;
+  }
+  return hash;
+}
+
+}  // namespace hearth

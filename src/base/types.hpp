@@ -1,0 +1,55 @@
+// Element types, array aliases and the legend of axis names.
+//
+// Axis names, used in the shape comment beside every array:
+//   tokens      rows of the residual stream in one cell (cell_sequences · sequence_length)
+//   hidden      width of the residual stream
+//   heads, kv_heads, head_dim
+//   ffn         inner width of a SwiGLU (dense, expert or shared)
+//   experts     routed experts, in logical order; local_experts: those this rank owns
+//   k           experts a token is sent to (moe.top_k)
+//   rows        token copies on their way to, or at, their experts, padded by segment
+//   vocabulary  rows of the embedding and of the head
+#pragma once
+
+#include <Kokkos_Core.hpp>
+#include <cstdint>
+
+namespace hearth {
+
+using Index = std::int64_t;
+
+using Exec = Kokkos::DefaultExecutionSpace;
+using HostExec = Kokkos::DefaultHostExecutionSpace;
+using Memory = Exec::memory_space;
+
+// Row-major arrays in the memory of the execution space; the last axis is contiguous.
+template <class T>
+using Array1 = Kokkos::View<T*, Kokkos::LayoutRight, Memory>;
+template <class T>
+using Array2 = Kokkos::View<T**, Kokkos::LayoutRight, Memory>;
+template <class T>
+using Array3 = Kokkos::View<T***, Kokkos::LayoutRight, Memory>;
+
+// The same on the host, for what the host must read or fill.
+template <class T>
+using HostArray1 = Kokkos::View<T*, Kokkos::LayoutRight, Kokkos::HostSpace>;
+template <class T>
+using HostArray2 = Kokkos::View<T**, Kokkos::LayoutRight, Kokkos::HostSpace>;
+
+// An array whose contents the caller is about to write.
+template <class View, class... Extents>
+View uninitialized(const std::string& label, Extents... extents) {
+  return View(Kokkos::view_alloc(label, Kokkos::WithoutInitializing), extents...);
+}
+
+// The first `rows` rows, still row-major and contiguous.
+template <class T>
+Array1<T> first_rows(const Array1<T>& a, Index rows) {
+  return Kokkos::subview(a, Kokkos::pair<Index, Index>(0, rows));
+}
+template <class T>
+Array2<T> first_rows(const Array2<T>& a, Index rows) {
+  return Array2<T>(a.data(), rows, a.extent(1));
+}
+
+}  // namespace hearth
