@@ -180,7 +180,8 @@ def python(places: Places) -> Iterator[str]:
     for place in places.values():
         for path in sorted(place.glob("usr/lib/python3*/**/*.py")):
             if not path.is_symlink() and not NOT_PROGRAMS.search(str(path)):
-                yield from pages(path.read_text(encoding="utf-8"), CODE_CUTS)
+                code = path.read_text(encoding="utf-8").replace("\f", "")
+                yield from pages(code, CODE_CUTS)
 
 
 # A table of contents, Unicode tables, and pages that are not in English.
@@ -193,11 +194,15 @@ def perl(places: Places) -> Iterator[str]:
             yield from pages(text_from_pod.text(_read(path)))
 
 
+# Notes on the project or the translators, the same on every page.
+CLOSING_SECTIONS = re.compile(r"\n(?:COLOPHON|TRADUCTION)\n.*", re.DOTALL)
+
+
 def manual(places: Places) -> Iterator[str]:
     for place in places.values():
         for path in sorted(place.glob("usr/share/man/**/man[0-9]/*.gz")):
             if not path.is_symlink() and (text := text_from_roff.text(_read(path))):
-                yield from pages(text)
+                yield from pages(CLOSING_SECTIONS.sub("", text))
 
 
 # Lists of links and books, and pages about the web site.

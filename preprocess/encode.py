@@ -49,6 +49,7 @@ class Totals:
     tokens: int = 0
     bytes: int = 0  # of UTF-8 text
     empty: int = 0  # documents left out because they hold no text
+    bin_sha256: str = ""
 
 
 class Encoder:
@@ -114,6 +115,7 @@ def encode_shards(
             totals.empty += done.empty
             progress.set_postfix(tokens=f"{totals.tokens:.4g}", refresh=False)
             progress.update(done.bytes_read)
+    totals.bin_sha256 = writer.bin_sha256.hexdigest()
     return totals
 
 

@@ -14,6 +14,7 @@ PREFIX.idx, little-endian and without padding (S sequences, one for each documen
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ class Writer:
         self.prefix = prefix
         self.vocabulary = vocabulary
         self.dtype = token_type(vocabulary)
+        self.bin_sha256 = hashlib.sha256()
         self._lengths: list[NDArray[np.int32]] = []
         self._bin_partial = Path(f"{prefix}.bin.partial")
         self._idx_partial = Path(f"{prefix}.idx.partial")
@@ -72,7 +74,9 @@ class Writer:
                 f"{self.prefix}: token id {high if high >= self.vocabulary else low} does not "
                 f"fit the vocabulary of {self.vocabulary}; ids 0 to {self.vocabulary - 1} do"
             )
-        self._bin.write(tokens.astype(self.dtype, copy=False).tobytes())
+        data = tokens.astype(self.dtype, copy=False).tobytes()
+        self._bin.write(data)
+        self.bin_sha256.update(data)
         self._lengths.append(np.asarray(lengths, dtype="<i4"))
 
     def __enter__(self) -> Writer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import unescape
 
-OPENING = re.compile(r"([A-Z])(?:<(?!<)|(<<+)\s+)")
+OPENING = re.compile(r"([A-Z])(?:(<<+)\s+|<)")
 NAMED_CHARACTERS = {"verbar": "|", "sol": "/", "lchevron": "«", "rchevron": "»"}
 BULLET = re.compile(r"(\*|\d+\.?)(\s+|$)")
 

@@ -7,6 +7,8 @@ a terminal or on which of man-db and mandoc is installed.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from unicodedata import normalize
 
 ESCAPE = re.compile(
     r"""\\(?:
@@ -34,6 +36,7 @@ SPECIAL = {
 }
 ACCENTS = {"'": "\u0301", "`": "\u0300", ":": "\u0308", "^": "\u0302", "~": "\u0303", ",": "\u0327"}
 ARGUMENT = re.compile(r'"((?:[^"]|"")*)"?|((?:\\.|[^\s\\])+)')
+MARK = re.compile(r"[^\w\s]|\(?\w{1,2}[.)]|")  # of a list item: a bullet, 1., (a)
 STEP = 4
 
 
@@ -65,8 +68,6 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _composed(letter: str, accent: str) -> str:
-    from unicodedata import normalize
-
     return normalize("NFC", letter + accent)
 
 
@@ -165,7 +166,7 @@ class _Page:
 
     def item(self, label: str) -> None:
         """A short mark stands on the line of its paragraph, a term on its own."""
-        if len(label) <= 3:
+        if MARK.fullmatch(label):
             self.label = f"{label} " if label else ""
         else:
             hang, self.hang = self.hang, 0
@@ -197,7 +198,7 @@ class _Page:
         if self.lines and self.lines[-1]:
             self.lines.append("")
 
-    def table(self, lines) -> None:
+    def table(self, lines: Iterator[str]) -> None:
         """A tbl table: cells side by side, two spaces between them."""
         self.paragraph(self.hang)
         in_format, row, in_cell = True, "", False

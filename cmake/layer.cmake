@@ -1,0 +1,26 @@
+# One library target per layer; what a layer may include follows from what it links.
+
+add_library(hearth_warnings INTERFACE)
+target_compile_options(hearth_warnings INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wnon-virtual-dtor>)
+if(DEFINED ENV{CI})
+  target_compile_options(hearth_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
+endif()
+
+# With CUDA, sources are device code: nvcc compiles them.
+function(hearth_device_language)
+  if(HEARTH_CUDA)
+    set_source_files_properties(${ARGN} PROPERTIES LANGUAGE CUDA)
+  endif()
+endfunction()
+
+# hearth_layer(NAME SOURCE folder LINK targets...): every .cpp in the folder and below it.
+function(hearth_layer name)
+  cmake_parse_arguments(layer "" "SOURCE" "LINK" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${layer_SOURCE}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "${HEARTH_EXCLUDED_SOURCES}")
+  hearth_device_language(${sources})
+  add_library(hearth_${name} STATIC ${sources})
+  target_include_directories(hearth_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+  target_link_libraries(hearth_${name} PUBLIC ${layer_LINK} PRIVATE hearth_warnings)
+endfunction()
