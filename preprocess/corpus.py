@@ -24,6 +24,7 @@ from failures import InputError
 
 SPLIT = "95,5,0"  # training, held out, test: of the documents in the order of the files
 TRAINING = 0.95
+TEXT_MODULES = ("corpus.py", "domains.py", "bpe.py", "text_from_*.py")
 
 
 @dataclass
@@ -58,8 +59,7 @@ def build(
         return
 
     output.mkdir(parents=True, exist_ok=True)
-    (output / "corpus.json").unlink(missing_ok=True)  # stands for a complete corpus only
-
+    _remove_previous(output, present or {})
     sources = _collect_texts(texts) if texts else _collect_debian(packages_root, output)
     _choose(sources, domain_bytes)
 
@@ -81,14 +81,15 @@ def build(
     content = _describe(sources, tokenizer, settings, total)
     manifest.write(output / "corpus.json", content)
     _print_table(content)
-    print(f"wrote {output}/corpus.json")
+    print(f"wrote {output}/corpus.json; split {SPLIT} holds out the tail of each domain")
 
 
 def _settings(vocabulary: int, texts: dict[str, Path], domain_bytes: int) -> dict[str, Any]:
     """Everything that decides the corpus, except which versions of packages were found."""
     recipe = hashlib.sha256()
-    for module in sorted(Path(__file__).parent.glob("*.py")):
-        recipe.update(module.read_bytes())
+    for pattern in TEXT_MODULES:
+        for module in sorted(Path(__file__).parent.glob(pattern)):
+            recipe.update(module.read_bytes())
     return {
         "vocabulary": vocabulary,
         "domain_bytes": domain_bytes,
@@ -116,6 +117,17 @@ def _is_complete(output: Path, content: dict[str, Any], settings: dict[str, Any]
         (output / name).is_file() and manifest.sha256(output / name) == digest
         for name, digest in files.items()
     )
+
+
+def _remove_previous(output: Path, content: dict[str, Any]) -> None:
+    """Token files of other settings would not fit the new tokenizer."""
+    (output / "corpus.json").unlink(missing_ok=True)
+    for name in content.get("domains", {}):
+        for path in (
+            indexed_dataset.idx_path(output / name),
+            indexed_dataset.bin_path(output / name),
+        ):
+            path.unlink(missing_ok=True)
 
 
 def _collect_texts(texts: dict[str, Path]) -> list[Source]:
@@ -248,6 +260,7 @@ def _print_table(content: dict[str, Any]) -> None:
             f"{facts['tokens'] - facts['training_tokens']:>10}{facts['bytes_per_token']:>13.2f}"
             f"{facts['unigram_nats_per_token']:>12.3f}  {facts.get('licence') or ''}".rstrip()
         )
+    print("nats/token: the loss of a model that knows only how often the corpus has each token")
 
 
 def _size(documents: Iterable[str]) -> int:

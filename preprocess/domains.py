@@ -100,15 +100,19 @@ def pages(text: str, cuts: Iterable[str] = ("\n\n", "\n")) -> Iterator[str]:
         yield text
 
 
+# fmt: off
 BOOKS = (
-    "Genesis,Exodus,Leviticus,Numbers,Deuteronomy,Joshua,Judges,Ruth,1 Samuel,2 Samuel,1 Kings,"
-    "2 Kings,1 Chronicles,2 Chronicles,Ezra,Nehemiah,Esther,Job,Psalms,Proverbs,Ecclesiastes,"
-    "Song of Solomon,Isaiah,Jeremiah,Lamentations,Ezekiel,Daniel,Hosea,Joel,Amos,Obadiah,Jonah,"
-    "Micah,Nahum,Habakkuk,Zephaniah,Haggai,Zechariah,Malachi,Matthew,Mark,Luke,John,Acts,Romans,"
-    "1 Corinthians,2 Corinthians,Galatians,Ephesians,Philippians,Colossians,1 Thessalonians,"
-    "2 Thessalonians,1 Timothy,2 Timothy,Titus,Philemon,Hebrews,James,1 Peter,2 Peter,1 John,"
-    "2 John,3 John,Jude,Revelation"
-).split(",")
+    "Genesis", "Exodus", "Leviticus", "Numbers", "Deuteronomy", "Joshua", "Judges", "Ruth",
+    "1 Samuel", "2 Samuel", "1 Kings", "2 Kings", "1 Chronicles", "2 Chronicles", "Ezra",
+    "Nehemiah", "Esther", "Job", "Psalms", "Proverbs", "Ecclesiastes", "Song of Solomon", "Isaiah",
+    "Jeremiah", "Lamentations", "Ezekiel", "Daniel", "Hosea", "Joel", "Amos", "Obadiah", "Jonah",
+    "Micah", "Nahum", "Habakkuk", "Zephaniah", "Haggai", "Zechariah", "Malachi", "Matthew", "Mark",
+    "Luke", "John", "Acts", "Romans", "1 Corinthians", "2 Corinthians", "Galatians", "Ephesians",
+    "Philippians", "Colossians", "1 Thessalonians", "2 Thessalonians", "1 Timothy", "2 Timothy",
+    "Titus", "Philemon", "Hebrews", "James", "1 Peter", "2 Peter", "1 John", "2 John", "3 John",
+    "Jude", "Revelation",
+)
+# fmt: on
 
 
 def bible(places: Places) -> Iterator[str]:
@@ -171,7 +175,7 @@ def _related(headword: str, relations: str) -> str:
     return text
 
 
-# Tables and generated data rather than programs; LICENSE and topics are prose.
+# Tables, generated data and tests rather than programs; pydoc's topics are prose.
 NOT_PROGRAMS = re.compile(r"/encodings/|/pydoc_data/|/html/entities|_sysconfigdata|/test/")
 CODE_CUTS = ("\n\n\nclass ", "\n\n\ndef ", "\n\n\n", "\n\n    def ", "\n\n", "\n")
 
@@ -184,8 +188,11 @@ def python(places: Places) -> Iterator[str]:
                 yield from pages(code, CODE_CUTS)
 
 
-# A table of contents, Unicode tables, and pages that are not in English.
-NOT_PERL_PROSE = {"perltoc", "perluniprops", "perlcn", "perljp", "perlko", "perltw"}
+# A table of contents, Unicode tables, a copy of the newest release notes, other languages.
+NOT_PERL_PROSE = {
+    *("perltoc", "perluniprops", "perldelta"),
+    *("perlcn", "perljp", "perlko", "perltw"),
+}
 
 
 def perl(places: Places) -> Iterator[str]:

@@ -20,6 +20,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,11 @@ from failures import InputError
 MAGIC = b"MMIDIDX\0\0"
 VERSION = 1
 HEADER = struct.Struct("<9sQBQQ")
-TYPE_OF_CODE = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
+TYPE_OF_CODE: dict[int, np.dtype[Any]] = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 CODE_OF_TYPE = {dtype: code for code, dtype in TYPE_OF_CODE.items()}
 
 
-def token_type(vocabulary: int) -> np.dtype:
+def token_type(vocabulary: int) -> np.dtype[Any]:
     """Megatron's rule for the type of a token on disk."""
     return np.dtype("<u2") if vocabulary < 65500 else np.dtype("<i4")
 

@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=6_000_000,
         metavar="N",
-        help="text taken from one domain at most (default 6000000, below two million tokens)",
+        help="text taken from one domain at most (default 6000000, about two million tokens)",
     )
 
     add = _command(
@@ -205,9 +205,7 @@ def tokenize_command(arguments: argparse.Namespace) -> None:
     totals = encode.encode_shards(
         inputs,
         prefix,
-        encode.Task(
-            arguments.tokenizer, arguments.key, arguments.eod_token, arguments.append_eod
-        ),
+        encode.Task(arguments.tokenizer, arguments.key, arguments.eod_token, arguments.append_eod),
         arguments.workers,
         arguments.vocabulary,
     )

@@ -14,7 +14,7 @@ from failures import InputError
 
 SUFFIXES = (".jsonl", ".gz", ".zst")
 READ_BYTES = 1 << 20
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20  # of text: large against the cost of handing a chunk to a worker
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,16 @@ def find(inputs: Iterable[Path]) -> list[Path]:
     return found
 
 
-def chunks(shard: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
-    """The non-blank lines of a shard, in order."""
+def chunks(shard: Path) -> Iterator[Chunk]:
+    """The lines of a shard, in order."""
     lines: list[bytes] = []
-    first, number, held, bytes_read, anything = 1, 0, 0, 0, False
-    for line, read in _lines(shard):
-        number += 1
+    first, held, bytes_read, anything = 1, 0, 0, False
+    for number, (line, read) in enumerate(_lines(shard), 1):
         bytes_read += read
         held += len(line)
         lines.append(line)
         anything = anything or bool(line.strip())
-        if held >= chunk_bytes:
+        if held >= CHUNK_BYTES:
             yield Chunk(shard, first, lines, bytes_read)
             lines, first, held, bytes_read = [], number + 1, 0, 0
     if not anything:

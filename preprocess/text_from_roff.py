@@ -25,15 +25,15 @@ ESCAPE = re.compile(
 )
 PLAIN = {**dict.fromkeys(" ~0", " "), **dict.fromkeys("e\\", "\\"), "t": "\t", "-": "-", ".": "."}
 PLAIN |= {"'": "'", "`": "`", '"': '"', "(": "("}
-SPECIAL = {
-    **{"aq": "'", "oq": "'", "cq": "'", "dq": '"', "lq": '"', "rq": '"', "ga": "`", "ti": "~"},
-    **{"ha": "^", "rs": "\\", "bu": "•", "em": "—", "en": "–", "hy": "-", "mi": "-", "la": "<"},
-    **{"ra": ">", "lB": "[", "rB": "]", "bv": "|", "ba": "|", "or": "|", "at": "@", "sh": "#"},
-    **{"Do": "$", "de": "°", "co": "©", "rg": "®", "tm": "™", "mu": "×", "+-": "±", "mc": "µ"},
-    **{"->": "→", "<-": "←", "<=": "≤", ">=": "≥", "!=": "≠", "if": "∞", "no": "¬", "di": "÷"},
-    **{"Fo": "«", "Fc": "»", "sc": "§", "*m": "μ", "*p": "π", "12": "½", "14": "¼", "Po": "£"},
-    **{"R": "®", "Tm": "™", "pl": "+", "eq": "=", "**": "*", "sr": "√", "ss": "ß", "mo": "∈"},
-}
+SPECIAL = dict(
+    pair.split(":", 1)
+    for pair in (
+        "aq:' oq:' cq:' dq:\" lq:\" rq:\" ga:` ti:~ ha:^ rs:\\ bu:• em:— en:– hy:- mi:- la:< ra:> "
+        "lB:[ rB:] bv:| ba:| or:| at:@ sh:# Do:$ de:° co:© rg:® R:® tm:™ Tm:™ mu:× +-:± mc:µ ->:→ "
+        "<-:← <=:≤ >=:≥ !=:≠ if:∞ no:¬ di:÷ Fo:« Fc:» sc:§ *m:μ *p:π 12:½ 14:¼ Po:£ pl:+ eq:= "
+        "**:* sr:√ ss:ß mo:∈"
+    ).split()
+)
 ACCENTS = {"'": "\u0301", "`": "\u0300", ":": "\u0308", "^": "\u0302", "~": "\u0303", ",": "\u0327"}
 ARGUMENT = re.compile(r'"((?:[^"]|"")*)"?|((?:\\.|[^\s\\])+)')
 MARK = re.compile(r"[^\w\s]|\(?\w{1,2}[.)]|")  # of a list item: a bullet, 1., (a)
@@ -113,7 +113,8 @@ class _Page:
     def macro(self, name: str, rest: str) -> None:
         arguments = _arguments(rest)
         if name == "TH":
-            self.lines.append("{}({})".format(*(arguments + ["", ""])[:2]))
+            title, section, *_ = [*arguments, "", ""]
+            self.lines.append(f"{title}({section})")
             self.blank()
         elif name in ("SH", "SS"):
             self.section(" ".join(arguments))

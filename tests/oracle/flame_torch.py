@@ -110,9 +110,7 @@ def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     width, kv_width = c.heads * c.head_dim, c.kv_heads * c.head_dim
     shapes: dict[str, tuple[int, ...]] = {"embedding/weight": (c.vocabulary, c.hidden)}
 
-    def add_feed_forward(
-        prefix: str, width: int, experts: tuple[int, ...] = ()
-    ) -> None:
+    def add_feed_forward(prefix: str, width: int, experts: tuple[int, ...] = ()) -> None:
         shapes[f"{prefix}/gate"] = (*experts, width, c.hidden)
         shapes[f"{prefix}/up"] = (*experts, width, c.hidden)
         shapes[f"{prefix}/down"] = (*experts, c.hidden, width)
@@ -206,9 +204,7 @@ class Routing(NamedTuple):
     chosen: Tensor  # (token, expert), bool
 
 
-def mixture(
-    x: Tensor, weights: Weights, prefix: str, config: Config
-) -> tuple[Tensor, Routing]:
+def mixture(x: Tensor, weights: Weights, prefix: str, config: Config) -> tuple[Tensor, Routing]:
     """y = Σ over chosen experts of p_i E_i(x) + Shared(x), with p not renormalised."""
     logits = x @ weights[f"{prefix}/router/weight"].T
     probability = logits.softmax(-1)
@@ -227,9 +223,7 @@ def mixture(
     return y, Routing(logits, probability, chosen)
 
 
-def forward(
-    weights: Weights, tokens: Tensor, config: Config
-) -> tuple[Tensor, list[Routing]]:
+def forward(weights: Weights, tokens: Tensor, config: Config) -> tuple[Tensor, list[Routing]]:
     """Logits (sequence, position, vocabulary) and the routing of each MoE layer."""
     x = weights["embedding/weight"][tokens]
     routings = []
@@ -280,9 +274,7 @@ class Losses(NamedTuple):
         return self.cross_entropy + self.balance + self.z
 
 
-def step_losses(
-    weights: Weights, tokens: Tensor, config: Config
-) -> tuple[Losses, list[Routing]]:
+def step_losses(weights: Weights, tokens: Tensor, config: Config) -> tuple[Losses, list[Routing]]:
     """Losses over a global batch of tokens (sequence, sequence_length + 1).
 
     Cross-entropy is the mean over all targets. Balance and z losses are those of each

@@ -1,0 +1,256 @@
+#include "config/deck.hpp"
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <fstream>
+#include <iterator>
+#include <numeric>
+#include <optional>
+
+#include "base/error.hpp"
+#include "config/options.hpp"
+
+namespace po = boost::program_options;
+
+namespace hearth {
+
+namespace {
+
+// Edits (insertion, deletion, substitution) that turn one word into the other.
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({substituted, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+std::string nearest_key(const std::vector<Option>& table, const std::string& key) {
+  const auto distance = [&](const Option& option) {
+    // A right name in a wrong section is nearer than any misspelling.
+    const auto name = [](const std::string& k) { return k.substr(k.find('.') + 1); };
+    return name(option.key) == name(key) ? 1 : edit_distance(option.key, key);
+  };
+  return std::min_element(table.begin(), table.end(), [&](const Option& a, const Option& b) {
+           return distance(a) < distance(b);
+         })->key;
+}
+
+std::string trimmed(const std::string& s) {
+  const auto first = s.find_first_not_of(" \t\r");
+  if (first == std::string::npos) return "";
+  return s.substr(first, s.find_last_not_of(" \t\r") - first + 1);
+}
+
+// Boost reports keys without lines: where in the deck does `key` stand (the last time)?
+std::optional<int> line_of(const std::string& deck, const std::string& key) {
+  std::istringstream stream(deck);
+  std::optional<int> found;
+  std::string line, section;
+  for (int number = 1; std::getline(stream, line); ++number) {
+    line = trimmed(line.substr(0, line.find('#')));
+    if (line.size() > 1 && line.front() == '[' && line.back() == ']') {
+      section = line.substr(1, line.size() - 2) + ".";
+    } else if (section + trimmed(line.substr(0, line.find('='))) == key) {
+      found = number;
+    }
+  }
+  return found;
+}
+
+template <class T>
+void add_value(po::options_description& description, const Option& option, T* field) {
+  description.add_options()(option.key.c_str(), po::value<T>(field), option.help.c_str());
+}
+
+// Text after the '=' of a bool is "true" or "false" here, not also boost's "yes", "on" and "1".
+void check_value(const Option& option, const std::string& where) {
+  const auto fail = [&](const std::string& expected) {
+    const auto values = value_texts(option);
+    throw input_error(where, ": ", option.key, " = ", values.empty() ? "" : values[0], "; expected ",
+                      expected);
+  };
+  double value = 0;
+  if (const auto* const* integer = std::get_if<std::int64_t*>(&option.field)) {
+    value = static_cast<double>(**integer);
+  } else if (const auto* const* number = std::get_if<double*>(&option.field)) {
+    value = **number;
+  } else {
+    if (const auto* const* word = std::get_if<std::string*>(&option.field)) {
+      const auto& choices = option.choices;
+      if (!choices.empty() && std::find(choices.begin(), choices.end(), **word) == choices.end()) {
+        std::string list;
+        for (const auto& choice : choices) list += (list.empty() ? "" : ", ") + choice;
+        fail("one of " + list);
+      }
+    }
+    return;
+  }
+  const bool bounded = option.maximum > option.minimum;
+  if (!(value >= option.minimum) || (bounded && value > option.maximum)) {
+    if (bounded) fail(text("a number from ", option.minimum, " to ", option.maximum));
+    const bool above_zero = option.minimum > 0 && option.minimum < 1e-300;
+    fail(above_zero ? "a number above 0" : text("at least ", option.minimum));
+  }
+}
+
+}  // namespace
+
+Config parse_deck(const std::string& deck, const std::string& name,
+                  const std::vector<std::string>& overrides) {
+  Config config;
+  const std::vector<Option> table = option_table(config);
+  po::options_description description;
+  for (const Option& option : table) {
+    std::visit([&](auto* field) { add_value(description, option, field); }, option.field);
+  }
+
+  const auto deck_place = [&](const std::string& key) {
+    const auto line = line_of(deck, key);
+    return line ? text(name, ":", *line) : name;
+  };
+  const auto is_override = [&](const std::string& key) {
+    return std::any_of(overrides.begin(), overrides.end(),
+                       [&](const std::string& o) { return o.starts_with("--" + key); });
+  };
+  const auto place = [&](const std::string& key) {
+    return is_override(key) ? std::string("command line") : deck_place(key);
+  };
+  const auto refuse_unknown = [&](const std::string& where, const std::string& key) {
+    throw input_error(where, ": unknown key '", key, "'; the nearest known key is '",
+                      nearest_key(table, key), "'");
+  };
+
+  try {
+    po::variables_map values;
+    auto command_line = po::command_line_parser(overrides)
+                            .options(description)
+                            .style(po::command_line_style::default_style &
+                                   ~po::command_line_style::allow_guessing)
+                            .allow_unregistered()
+                            .run();
+    for (const auto& option : command_line.options) {
+      if (option.unregistered) refuse_unknown("command line", option.string_key);
+      if (option.string_key.empty() || option.position_key != -1) {
+        throw input_error("command line: unexpected argument '", option.original_tokens.front(),
+                          "'; expected --section.key=value");
+      }
+    }
+    std::istringstream stream(deck);
+    const auto lines = po::parse_config_file(stream, description, true);
+    for (const auto& option : lines.options) {
+      if (option.unregistered) refuse_unknown(deck_place(option.string_key), option.string_key);
+    }
+    po::store(command_line, values);  // the first value stored wins
+    po::store(lines, values);
+    po::notify(values);
+  } catch (const po::multiple_occurrences& error) {
+    const std::string key = trimmed(error.get_option_name());
+    const std::string bare = key.starts_with("--") ? key.substr(2) : key;
+    throw input_error(place(bare), ": ", bare, " is given twice; keep one of the lines");
+  } catch (const po::validation_error& error) {
+    std::string key = error.get_option_name();
+    if (key.starts_with("--")) key = key.substr(2);
+    const auto option = std::find_if(table.begin(), table.end(),
+                                     [&](const Option& o) { return o.key == key; });
+    throw input_error(place(key), ": ", error.what(), "; expected ",
+                      option == table.end() ? "another value" : type_name(*option));
+  } catch (const po::error& error) {
+    throw input_error(name, ": ", error.what());
+  }
+
+  for (const Option& option : table) check_value(option, place(option.key));
+  validate(config, name);
+  return config;
+}
+
+Config read_deck(const std::string& file, const std::vector<std::string>& overrides) {
+  std::ifstream stream(file);
+  const std::string deck{std::istreambuf_iterator<char>(stream), {}};
+  if (!stream) throw input_error(file, ": cannot be read; expected a deck, such as inputs/quickstart.deck");
+  return parse_deck(deck, file, overrides);
+}
+
+std::string write_deck(const Config& config) {
+  Config copy = config;
+  std::string deck, section;
+  for (const Option& option : option_table(copy)) {
+    const auto dot = option.key.find('.');
+    if (option.key.substr(0, dot) != section) {
+      section = option.key.substr(0, dot);
+      deck += text(deck.empty() ? "" : "\n", "[", section, "]\n");
+    }
+    for (const std::string& value : value_texts(option)) {
+      deck += text(option.key.substr(dot + 1), " = ", value, "\n");
+    }
+  }
+  return deck;
+}
+
+void validate(const Config& c, const std::string& where) {
+  const auto refuse = [&](const auto&... parts) { throw input_error(where, ": ", parts...); };
+  const ModelConfig& m = c.model;
+  if (m.head_dim == 0 && m.hidden % m.heads != 0) {
+    refuse("model.hidden = ", m.hidden, " is not a multiple of model.heads = ", m.heads,
+           "; change one of them or give model.head_dim");
+  }
+  if (m.head_width() % 2 != 0) {
+    refuse("the width of a head, ", m.head_width(),
+           ", is odd; the rotary embedding needs an even model.head_dim");
+  }
+  if (m.heads % m.key_value_heads() != 0) {
+    refuse("model.kv_heads = ", m.kv_heads, " does not divide model.heads = ", m.heads);
+  }
+  if (c.moe.experts > 0) {
+    if (c.moe.top_k > c.moe.experts) {
+      refuse("moe.top_k = ", c.moe.top_k, " is more than moe.experts = ", c.moe.experts,
+             "; expected at most as many");
+    }
+    if (c.moe.dense_layers > m.layers) {
+      refuse("moe.dense_layers = ", c.moe.dense_layers, " is more than model.layers = ", m.layers);
+    }
+  }
+  if (c.batch.cell_sequences > c.batch.global_batch) {
+    refuse("batch.cell_sequences = ", c.batch.cell_sequences,
+           " is more than batch.global_batch = ", c.batch.global_batch);
+  }
+  const double schedule = c.optimizer.warmup_fraction + c.optimizer.decay_fraction;
+  if (schedule > 1) {
+    refuse("optimizer.warmup_fraction + optimizer.decay_fraction = ", schedule,
+           "; expected at most 1");
+  }
+  if (c.run.output.empty()) refuse("run.output is empty; expected a folder");
+}
+
+std::vector<std::string> check_resumed(const Config& then, const Config& now,
+                                       const std::string& checkpoint) {
+  Config before = then, after = now;
+  const auto old_table = option_table(before);
+  const auto new_table = option_table(after);
+  std::vector<std::string> changes;
+  for (std::size_t i = 0; i < new_table.size(); ++i) {
+    const auto old_value = value_texts(old_table[i]), new_value = value_texts(new_table[i]);
+    if (old_value == new_value || new_table[i].change == Change::free) continue;
+    const auto joined = [](const std::vector<std::string>& values) {
+      std::string all;
+      for (const auto& value : values) all += (all.empty() ? "" : " ") + value;
+      return all;
+    };
+    if (new_table[i].change == Change::identity) {
+      throw input_error(checkpoint, ": was made with ", new_table[i].key, " = ", joined(old_value),
+                        ", the deck says ", joined(new_value),
+                        "; keep the value, or give another run.output");
+    }
+    changes.push_back(text(new_table[i].key, ": ", joined(old_value), " -> ", joined(new_value)));
+  }
+  return changes;
+}
+
+}  // namespace hearth

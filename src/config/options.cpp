@@ -1,0 +1,185 @@
+#include "config/options.hpp"
+
+#include <charconv>
+#include <limits>
+
+#include "base/error.hpp"
+
+namespace hearth {
+
+std::vector<Option> option_table(Config& c) {
+  using enum Change;
+  constexpr double least = std::numeric_limits<double>::denorm_min();  // "above zero"
+  return {
+      {"run.output", &c.run.output, "folder",
+       "where checkpoints and statistics go; one run at a time", free},
+      {"run.steps", &c.run.steps, "steps", "length of the schedule", schedule, 1},
+      {"run.stop_step", &c.run.stop_step, "steps",
+       "stop there with a checkpoint and exit status 75; 0: run to the end", free},
+      {"run.seed", &c.run.seed, "", "of the initial weights and the order of the data", identity,
+       0, 4294967295.0},
+      {"run.walltime_s", &c.run.walltime_s, "s",
+       "stop with a checkpoint and exit status 75 when this time has passed; 0: no limit", free},
+      {"run.log_every", &c.run.log_every, "steps",
+       "steps between two progress lines where standard error is not a terminal", free, 1},
+
+      {"model.layers", &c.model.layers, "", "transformer blocks", identity, 1},
+      {"model.hidden", &c.model.hidden, "", "width of the residual stream", identity, 1},
+      {"model.heads", &c.model.heads, "", "attention heads", identity, 1},
+      {"model.kv_heads", &c.model.kv_heads, "", "key-value heads; 0: as many as heads", identity},
+      {"model.head_dim", &c.model.head_dim, "", "width of a head, even; 0: hidden / heads",
+       identity},
+      {"model.dense_ffn", &c.model.dense_ffn, "",
+       "inner width of the SwiGLU in layers without experts", identity, 1},
+      {"model.vocabulary", &c.model.vocabulary, "tokens",
+       "rows of the embedding and of the head; above every token id in the data", identity, 1},
+      {"model.sequence_length", &c.model.sequence_length, "tokens", "length of a sequence",
+       identity, 1},
+      {"model.rotary_base", &c.model.rotary_base, "", "base of the rotary embedding's angles",
+       identity, 1},
+      {"model.norm_epsilon", &c.model.norm_epsilon, "", "added to the mean square in RMSNorm",
+       identity, least},
+      {"model.init_std", &c.model.init_std, "",
+       "standard deviation of initial weights; output projections get init_std / sqrt(2 layers)",
+       identity, 0},
+      {"model.tie_embeddings", &c.model.tie_embeddings, "", "the head is the embedding", identity},
+      {"model.qk_norm", &c.model.qk_norm, "",
+       "RMSNorm of every head of queries and keys before the rotary embedding", identity},
+      {"model.compute_type", &c.model.compute_type, "",
+       "type of activations and products; fp64 is meant for tests", identity, 0, 0,
+       {"fp32", "fp64"}},
+
+      {"moe.experts", &c.moe.experts, "", "routed experts of an MoE layer; 0: a dense model",
+       identity},
+      {"moe.top_k", &c.moe.top_k, "experts", "experts that a token is sent to", identity, 1},
+      {"moe.expert_ffn", &c.moe.expert_ffn, "", "inner width of a routed expert", identity, 1},
+      {"moe.shared_ffn", &c.moe.shared_ffn, "",
+       "inner width of the shared expert that every token visits; 0: none", identity},
+      {"moe.dense_layers", &c.moe.dense_layers, "layers", "leading layers without experts",
+       identity},
+      {"moe.router", &c.moe.router, "",
+       "top_k: softmax over all experts, the top_k largest, not renormalised, none dropped",
+       identity, 0, 0, {"top_k"}},
+      {"moe.balance_loss", &c.moe.balance_loss, "", "coefficient of the load-balance loss",
+       schedule},
+      {"moe.z_loss", &c.moe.z_loss, "", "coefficient of the router's z loss", schedule},
+
+      {"batch.global_batch", &c.batch.global_batch, "sequences", "sequences of an optimizer step",
+       identity, 1},
+      {"batch.cell_sequences", &c.batch.cell_sequences, "sequences",
+       "sequences of a cell, the unit of decomposition, over which the balance loss is taken",
+       identity, 1},
+
+      {"optimizer.learning_rate", &c.optimizer.learning_rate, "", "after the warm-up", schedule},
+      {"optimizer.min_learning_rate", &c.optimizer.min_learning_rate, "", "at the end", schedule},
+      {"optimizer.warmup_fraction", &c.optimizer.warmup_fraction, "of steps", "linear warm-up from 0",
+       schedule, 0, 1},
+      {"optimizer.decay_fraction", &c.optimizer.decay_fraction, "of steps",
+       "exponential decay at the end (warm-up, stable, decay)", schedule, 0, 1},
+      {"optimizer.beta1", &c.optimizer.beta1, "", "decay of AdamW's first moment", schedule, 0, 1},
+      {"optimizer.beta2", &c.optimizer.beta2, "", "decay of AdamW's second moment", schedule, 0, 1},
+      {"optimizer.epsilon", &c.optimizer.epsilon, "", "added to the root of the second moment",
+       schedule, least},
+      {"optimizer.weight_decay", &c.optimizer.weight_decay, "", "decoupled; not for norm weights",
+       schedule},
+      {"optimizer.clip_norm", &c.optimizer.clip_norm, "",
+       "largest norm of the gradient; 0: no clipping", schedule},
+
+      {"data.sources", &c.data.sources, "name:prefix[:weight]",
+       "token files prefix.bin and prefix.idx; one line per source", identity},
+      {"data.split", &c.data.split, "train,validation,test",
+       "shares of the documents, in the order of the file", identity},
+
+      {"parallel.expert_ranks", &c.parallel.expert_ranks, "ranks",
+       "ranks that share out the experts of a layer; divides the number of ranks; 0: chosen", free},
+
+      {"checkpoint.every_steps", &c.checkpoint.every_steps, "steps",
+       "steps between checkpoints; the last step always has one", free, 1},
+      {"checkpoint.keep", &c.checkpoint.keep, "files", "newest checkpoints to keep; 0: all", free},
+      {"checkpoint.resume", &c.checkpoint.resume, "auto, none or a file",
+       "auto: from the newest good checkpoint of run.output; none: refuse if there is one", free},
+
+      {"statistics.every_steps", &c.statistics.every_steps, "steps",
+       "interval over which routing statistics are summed", schedule, 1},
+      {"statistics.probe_tokens", &c.statistics.probe_tokens, "tokens",
+       "validation tokens whose routing is recorded at every checkpoint; 0: none", schedule},
+      {"statistics.token_counts", &c.statistics.token_counts, "",
+       "count (token id, expert) pairs: layers * vocabulary * experts * 8 bytes a rank", schedule},
+
+      {"evaluate.every_steps", &c.evaluate.every_steps, "steps",
+       "steps between validation losses; 0: only at the end", schedule},
+      {"evaluate.batches", &c.evaluate.batches, "global batches",
+       "validation sequences per source, in global batches; 0: all there are", schedule},
+  };
+}
+
+namespace {
+
+template <class Number>
+std::string shortest(Number value) {
+  char buffer[32];
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
+  return {buffer, end};
+}
+
+struct TextOf {
+  std::vector<std::string> operator()(const bool* v) const { return {*v ? "true" : "false"}; }
+  std::vector<std::string> operator()(const std::int64_t* v) const { return {shortest(*v)}; }
+  std::vector<std::string> operator()(const double* v) const { return {shortest(*v)}; }
+  std::vector<std::string> operator()(const std::string* v) const { return {*v}; }
+  std::vector<std::string> operator()(const std::vector<std::string>* v) const { return *v; }
+};
+
+const char* change_text(Change change) {
+  switch (change) {
+    case Change::identity: return "no";
+    case Change::schedule: return "yes, logged";
+    case Change::free: return "yes";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::vector<std::string> value_texts(const Option& option) {
+  return std::visit(TextOf{}, option.field);
+}
+
+std::string type_name(const Option& option) {
+  constexpr const char* names[] = {"true or false", "integer", "number", "text", "list"};
+  return names[option.field.index()];
+}
+
+std::string deck_manual() {
+  Config defaults;
+  std::string manual =
+      "# The deck\n\n"
+      "<!-- Made by `hearth keys`; change src/config/options.cpp instead. -->\n\n"
+      "A deck is `[section]` headings with `key = value` lines and `#` comments. Any key can be\n"
+      "overridden on the command line: `--section.key=value`. Unknown keys are errors. Paths are\n"
+      "relative to the working directory. *Resume* says whether a run that continues from a\n"
+      "checkpoint may change the value.\n";
+  std::string section;
+  for (const Option& option : option_table(defaults)) {
+    const auto dot = option.key.find('.');
+    if (option.key.substr(0, dot) != section) {
+      section = option.key.substr(0, dot);
+      manual += text("\n## [", section,
+                     "]\n\n| key | type | unit | default | resume | meaning |\n"
+                     "|---|---|---|---|---|---|\n");
+    }
+    const auto values = value_texts(option);
+    const std::string value = values.empty() || values[0].empty() ? "" : "`" + values[0] + "`";
+    std::string meaning = option.help;
+    if (!option.choices.empty()) {
+      meaning += " (one of:";
+      for (const auto& choice : option.choices) meaning += " `" + choice + "`";
+      meaning += ")";
+    }
+    manual += text("| `", option.key.substr(dot + 1), "` | ", type_name(option), " | ", option.unit,
+                   " | ", value, " | ", change_text(option.change), " | ", meaning, " |\n");
+  }
+  return manual;
+}
+
+}  // namespace hearth

@@ -1,0 +1,95 @@
+#include "base/error.hpp"
+#include "catch.hpp"
+#include "config/deck.hpp"
+#include "config/options.hpp"
+
+using namespace hearth;
+
+namespace {
+
+std::string message_of(const std::string& deck, const std::vector<std::string>& overrides = {}) {
+  try {
+    (void)parse_deck(deck, "some.deck", overrides);
+  } catch (const Error& error) {
+    CHECK(error.status() == Status::bad_input);
+    return error.what();
+  }
+  return "no error";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("a deck's values reach their fields") {
+  const Config c = parse_deck(
+      "# a comment\n[model]\nhidden = 64  # wide\nheads = 4\ntie_embeddings = true\n"
+      "[data]\nsources = a:x/a\nsources = b:x/b:2.5\n[optimizer]\nlearning_rate = 1e-3\n",
+      "some.deck");
+  CHECK(c.model.hidden == 64);
+  CHECK(c.model.tie_embeddings);
+  CHECK(c.optimizer.learning_rate == 1e-3);
+  CHECK(c.data.sources == std::vector<std::string>{"a:x/a", "b:x/b:2.5"});
+  CHECK(c.moe.experts == Config().moe.experts);
+}
+
+TEST_CASE("the command line overrides the deck") {
+  const std::string deck = "[model]\nhidden = 64\nheads = 4\n[data]\nsources = a:x/a\nsources = b:x/b\n";
+  const Config c = parse_deck(deck, "some.deck", {"--model.hidden=128", "--data.sources=c:x/c"});
+  CHECK(c.model.hidden == 128);
+  CHECK(c.data.sources == std::vector<std::string>{"c:x/c"});
+}
+
+TEST_CASE("a resolved deck reads back as itself") {
+  Config c;
+  c.optimizer.learning_rate = 0.1 + 0.2;
+  c.data.sources = {"a:x/a", "b:y/b:0.25"};
+  c.model.qk_norm = true;
+  const std::string written = write_deck(c);
+  CHECK(write_deck(parse_deck(written, "some.deck")) == written);
+  CHECK(parse_deck(written, "some.deck").optimizer.learning_rate == c.optimizer.learning_rate);
+}
+
+TEST_CASE("what is wrong in a deck is named with its line") {
+  CHECK(message_of("[model]\n\nhiden = 64\n") ==
+        "some.deck:3: unknown key 'model.hiden'; the nearest known key is 'model.hidden'");
+  CHECK(contains(message_of("[moe]\nhidden = 64\n"), "nearest known key is 'model.hidden'"));
+  CHECK(contains(message_of("[model]\nhidden = wide\n"), "some.deck:2: "));
+  CHECK(contains(message_of("[model]\nhidden = wide\n"), "integer"));
+  CHECK(contains(message_of("[model]\nhidden = 0\n"), "some.deck:2: model.hidden = 0; expected at least 1"));
+  CHECK(contains(message_of("[model]\nhidden = 8\nhidden = 9\n"), "given twice"));
+  CHECK(contains(message_of("[model]\ncompute_type = fp8\n"), "expected one of fp32, fp64"));
+  CHECK(contains(message_of("[moe]\nexperts = 4\ntop_k = 5\n"), "moe.top_k = 5 is more than moe.experts = 4"));
+  CHECK(contains(message_of("[model]\nhidden = 65\nheads = 4\n"), "not a multiple of model.heads"));
+  CHECK(contains(message_of("[optimizer]\nepsilon = 0\n"), "above 0"));
+  CHECK(contains(message_of("[optimizer]\nbeta1 = nan\n"), "from 0 to 1"));
+  CHECK(contains(message_of("hidden\n"), "some.deck"));
+}
+
+TEST_CASE("what is wrong on the command line is named as such") {
+  CHECK(contains(message_of("", {"--model.hiden=64"}),
+                 "command line: unknown key 'model.hiden'; the nearest known key is 'model.hidden'"));
+  CHECK(contains(message_of("", {"--model.hidden=x"}), "command line: "));
+  CHECK(contains(message_of("", {"model.hidden=64"}), "expected --section.key=value"));
+}
+
+TEST_CASE("a resumed run may change its schedule but not its identity") {
+  Config then, now;
+  now.optimizer.learning_rate = 1;
+  now.run.output = "elsewhere";
+  CHECK(check_resumed(then, now, "c.h5") ==
+        std::vector<std::string>{"optimizer.learning_rate: 0.0003 -> 1"});
+  now.model.hidden = 512;
+  CHECK_THROWS_AS(check_resumed(then, now, "c.h5"), Error);
+}
+
+TEST_CASE("every option is documented") {
+  const std::string manual = deck_manual();
+  Config config;
+  for (const Option& option : option_table(config)) {
+    CHECK_FALSE(option.help.empty());
+    CHECK(contains(manual, "`" + option.key.substr(option.key.find('.') + 1) + "`"));
+  }
+}
