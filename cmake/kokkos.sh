@@ -123,7 +123,7 @@ main() {
     exit 0
   fi
   if [[ $1 == cuda ]] && ! command -v "${CUDACXX:-nvcc}" >/dev/null; then
-    fail "no nvcc on PATH; install the CUDA toolkit (12.4 or newer) or set CUDACXX"
+    fail "no nvcc on PATH; install the CUDA toolkit (13.0 is known to work) or set CUDACXX"
   fi
   mkdir -p "$store"
   scratch=$(mktemp -d "$store/.$1.XXXXXX")

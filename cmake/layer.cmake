@@ -1,8 +1,10 @@
 # One library target per layer; what a layer may include follows from what it links.
 
+# Not asked for: missing field initialisers, since trailing defaults are what they are for, and
+# -Wrestrict, which GCC 12 raises wrongly inside std::string.
 add_library(hearth_warnings INTERFACE)
-target_compile_options(hearth_warnings INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wnon-virtual-dtor>)
+target_compile_options(hearth_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow
+  -Wnon-virtual-dtor -Wno-missing-field-initializers -Wno-restrict>)
 if(DEFINED ENV{CI})
   target_compile_options(hearth_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()

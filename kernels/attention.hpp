@@ -31,7 +31,7 @@ class AttentionPlan {
 };
 
 inline constexpr int query_block_rows = 32;
-inline constexpr int key_block_rows = 64;
+inline constexpr int key_block_rows = 32;
 
 // out = softmax(scale · q kᵀ, causal) v for every head; log_sum (the logarithm of the softmax's
 // denominator) is kept for the adjoint. Heads are consecutive: query head h reads key-value head

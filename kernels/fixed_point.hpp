@@ -27,6 +27,13 @@ KOKKOS_INLINE_FUNCTION bool representable(double g, double cells) {
   return Kokkos::fabs(g) * cells < gradient_limit;  // false for NaN too
 }
 
+// sum += g in units of gradient_unit. Returns 1 where that cannot be done, otherwise 0.
+KOKKOS_INLINE_FUNCTION int add_term(std::int64_t& sum, double g, double cells) {
+  const bool possible = representable(g, cells);
+  sum += to_fixed(possible ? g : 0.0, gradient_unit);
+  return possible ? 0 : 1;
+}
+
 // sum[i] += g[i] in units of gradient_unit; elements that cannot be added are counted instead.
 template <class T>
 void add_gradient(const Array1<const T>& g, const GradientSum& gradient);

@@ -8,7 +8,7 @@ namespace hearth::kernels {
 
 // Rows of a (cell, expert) segment are padded with zero rows to a multiple of this.
 inline constexpr Index segment_multiple = 32;
-[[nodiscard]] constexpr Index padded_rows(Index rows) {
+[[nodiscard]] KOKKOS_INLINE_FUNCTION constexpr Index padded_rows(Index rows) {
   return (rows + segment_multiple - 1) / segment_multiple * segment_multiple;
 }
 

@@ -90,14 +90,14 @@ def folder(place: Path) -> Iterator[str]:
 
 def pages(text: str, cuts: Iterable[str] = ("\n\n", "\n")) -> Iterator[str]:
     """A long text in documents of at most a page, each cut where the text best allows."""
-    text = text.strip()
+    text = text.strip("\n")
     while len(text) > PAGE:
         found = (text.rfind(cut, PAGE // 2, PAGE) for cut in cuts)
         end = next((place for place in found if place > 0), PAGE)
-        yield text[:end].strip()
-        text = text[end:].strip("\n")
-    if text:
-        yield text
+        yield text[:end].rstrip()
+        text = text[end:].strip("\n")  # but keep the indentation of code
+    if text.strip():
+        yield text.rstrip()
 
 
 # fmt: off

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +14,8 @@ from tqdm import tqdm
 import bpe
 import indexed_dataset
 import shards
-from failures import Failure, InputError
+from failures import InputError
+from workers import in_order
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,9 @@ class Encoder:
     """Turns texts into token arrays; lives once in each worker."""
 
     def __init__(self, task: Task) -> None:
+        # Processes, because parsing JSON and building arrays hold Python's lock; the library's
+        # threads would only compete with them.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self.task = task
         self.vocabulary = bpe.load(task.tokenizer, task.eod_token)
 
@@ -75,7 +74,7 @@ class Encoder:
 def encode(
     vocabulary: bpe.Vocabulary, texts: list[str], append_eod: bool
 ) -> list[NDArray[np.int32]]:
-    """Tokens of each text, without the template's special tokens, as Megatron's tools do.
+    """Tokens of each text, without what a tokenizer's template would put around it.
 
     A text without tokens stays empty: it gets no end of document.
     """
@@ -107,7 +106,7 @@ def encode_shards(
         disable=None,  # only on a terminal
     )
     with progress, indexed_dataset.Writer(prefix, size) as writer:
-        for done in _in_order(chunks, task, workers):
+        for done in in_order(chunks, partial(Encoder, task), workers):
             writer.extend(done.tokens, done.lengths)
             totals.documents += len(done.lengths)
             totals.tokens += done.tokens.size
@@ -117,42 +116,3 @@ def encode_shards(
             progress.update(done.bytes_read)
     totals.bin_sha256 = writer.bin_sha256.hexdigest()
     return totals
-
-
-def _in_order(chunks: Iterable[shards.Chunk], task: Task, workers: int) -> Iterator[Encoded]:
-    # One process per worker is faster than the library's threads: parsing JSON and building
-    # arrays hold Python's lock.
-    if workers == 1:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        yield from map(Encoder(task), chunks)
-        return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (task,))
-    # A bounded window, because Executor.map would read all shards into memory at once.
-    window: deque[Future[Encoded]] = deque()
-    try:
-        for chunk in chunks:
-            window.append(pool.submit(_work, chunk))
-            if len(window) > 3 * workers:
-                yield window.popleft().result()
-        while window:
-            yield window.popleft().result()
-    except BrokenProcessPool:
-        raise Failure(
-            f"a worker was killed, perhaps out of memory; fewer than {workers} workers may do"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_encoder: Encoder
-
-
-def _start_worker(task: Task) -> None:
-    global _encoder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _encoder = Encoder(task)
-
-
-def _work(chunk: shards.Chunk) -> Encoded:
-    return _encoder(chunk)

@@ -92,6 +92,8 @@ class Writer:
         try:
             if kind is None:
                 self._commit()
+            elif isinstance(error, OSError) and error.filename is None:
+                error.filename = str(self._bin_partial)  # a full disk: say whose
         finally:
             self._bin.close()
             self._bin_partial.unlink(missing_ok=True)

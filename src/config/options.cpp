@@ -115,16 +115,16 @@ std::vector<Option> option_table(Config& c) {
 
 namespace {
 
-template <class Number>
-std::string shortest(Number value) {
+// The shortest text that reads back as the same number.
+std::string shortest(double value) {
   char buffer[32];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
-  return {buffer, end};
+  const auto general = std::chars_format::general;
+  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, value, general).ptr};
 }
 
 struct TextOf {
   std::vector<std::string> operator()(const bool* v) const { return {*v ? "true" : "false"}; }
-  std::vector<std::string> operator()(const std::int64_t* v) const { return {shortest(*v)}; }
+  std::vector<std::string> operator()(const std::int64_t* v) const { return {std::to_string(*v)}; }
   std::vector<std::string> operator()(const double* v) const { return {shortest(*v)}; }
   std::vector<std::string> operator()(const std::string* v) const { return {*v}; }
   std::vector<std::string> operator()(const std::vector<std::string>* v) const { return *v; }

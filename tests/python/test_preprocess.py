@@ -7,24 +7,27 @@ import hashlib
 import io
 import json
 import math
+import os
 import struct
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
-import domains
 import numpy as np
 import pytest
+import zstandard
+
+import bpe
+import domains
+import prepare
+import shards
 import text_from_html
 import text_from_pod
 import text_from_roff
-import zstandard
-from failures import InputError
+from failures import Failure, InputError
 from indexed_dataset import Reader, Writer
-
-import bpe
-import prepare
-import shards
+from workers import in_order
 
 TEXTS = [
     f"Document {n}: the {colour} boat\nsails {n * n} miles, naïvely — 船.\n" * (n % 7 + 1)
@@ -69,7 +72,9 @@ def test_documents_come_back(tmp_path, vocabulary, dtype):
     assert reader.dtype == np.dtype(dtype)
     assert [reader[i].tolist() for i in range(len(reader))] == documents
     assert sorted(contents(tmp_path)) == ["a.b.bin", "a.b.idx"]
-    assert writer.bin_sha256.hexdigest() == hashlib.sha256(contents(tmp_path)["a.b.bin"]).hexdigest()
+    assert (
+        writer.bin_sha256.hexdigest() == hashlib.sha256(contents(tmp_path)["a.b.bin"]).hexdigest()
+    )
 
 
 @pytest.mark.parametrize(("vocabulary", "code", "letter"), [(1000, 8, "H"), (70000, 4, "i")])
@@ -165,6 +170,12 @@ def test_errors_in_workers_are_the_same_line(tmp_path, monkeypatch, tokenizer, c
     assert contents(tmp_path / "out") == {}
 
 
+def test_a_killed_worker_is_an_error():
+    exits = partial(partial, os._exit)  # make() gives the worker's function
+    with pytest.raises(Failure, match=r"a worker ended \(exit code 3\)"):
+        list(in_order([3, 3, 3], exits, 2))
+
+
 def test_compression_does_not_change_the_files(tmp_path, monkeypatch, tokenizer):
     monkeypatch.setattr(shards, "READ_BYTES", 100)
     plain = jsonl(TEXTS)
@@ -233,7 +244,12 @@ def test_bad_usage(tmp_path, monkeypatch, tokenizer, capsys):
         (broken, shard, (), "broken.json: not a Hugging Face tokenizer.json"),
         (tmp_path / "none", shard, (), "none: no such file; expected a Hugging Face tokenizer"),
         (tokenizer, shard, ("--eod-token", "</s>"), "has no token '</s>'"),
-        (tokenizer, shard, ("--vocabulary", "299"), "token ids reach 299, but the vocabulary is 299"),
+        (
+            tokenizer,
+            shard,
+            ("--vocabulary", "299"),
+            "token ids reach 299, but the vocabulary is 299",
+        ),
         (tokenizer, shard, ("--workers", "0"), "--workers 0: 1 or more are needed"),
         (tokenizer, shard, ("--source", "a:b"), "'a:b': a name has letters"),
     ]
@@ -306,7 +322,9 @@ def test_corpus(tmp_path, monkeypatch, folders, capsys):
     assert texts != sorted(texts)
     assert all(readers["boats"][i][-1] == 0 for i in range(80))
 
-    training = {name: np.concatenate([reader[i] for i in range(76)]) for name, reader in readers.items()}
+    training = {
+        name: np.concatenate([reader[i] for i in range(76)]) for name, reader in readers.items()
+    }
     counts = Counter(np.concatenate(list(training.values())).tolist())
     total = counts.total()
     loss = {token: -math.log(count / total) for token, count in counts.items()}
@@ -378,10 +396,10 @@ def test_show(tmp_path, monkeypatch, tokenizer, capsys):
 
 def test_pages_are_cut_where_the_text_allows(monkeypatch):
     monkeypatch.setattr(domains, "PAGE", 20)
-    text = "aaaa aaaa\naaaa\n\nbbbb bbbb\nbbbb bbbb\ncccc" + "d" * 30
+    text = "\n\naaaa aaaa\naaaa\n\n  bb bbbb\nbbbb bbbb\ncccc" + "d" * 30 + "\n\n"
     assert list(domains.pages(text)) == [
         "aaaa aaaa\naaaa",
-        "bbbb bbbb\nbbbb bbbb",
+        "  bb bbbb\nbbbb bbbb",
         "cccc" + "d" * 16,
         "d" * 14,
     ]
@@ -416,8 +434,8 @@ T}
 """
     assert text_from_roff.text(source) == (
         "WAIT(2)\n\nNAME\nwait - wait for one process\n\nSYNOPSIS\npid_t wait(int *status);\n\n"
-        'See exit(3), "café" — \\0.\n\nWNOHANG\n    return at once\n\n    • item\n\na  b()'
-    ).replace("\n\na  b()", "\n\n    a  b()")
+        'See exit(3), "café" — \\0.\n\nWNOHANG\n    return at once\n\n    • item\n\n    a  b()'
+    )
     assert text_from_roff.text(".so man2/wait.2\n") is None
 
 

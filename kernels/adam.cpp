@@ -1,0 +1,49 @@
+#include "kernels/adam.hpp"
+
+#include <cassert>
+
+#include "kernels/fixed_point.hpp"
+#include "kernels/team.hpp"
+
+namespace hearth::kernels {
+
+template <class T>
+void adam(const AdamStep& step, const Array1<const std::int64_t>& gradient,
+          const Array1<const std::uint8_t>& decay, const Array1<T>& weight,
+          const Array1<T>& first_moment, const Array1<T>& second_moment) {
+  const Index elements = gradient.extent(0);
+  assert(static_cast<Index>(decay.extent(0)) >= whole_blocks(elements));
+  assert(weight.extent(0) == gradient.extent(0));
+  assert(first_moment.extent(0) == gradient.extent(0));
+  assert(second_moment.extent(0) == gradient.extent(0));
+  static_assert(block_elements % chunk_elements == 0);  // a chunk lies in one block
+  for_chunks(
+      "adam", elements, KOKKOS_LAMBDA(const Member& member, const Index begin, const Index end) {
+        const std::int64_t* sum = gradient.data();
+        T* w = weight.data();
+        T* m = first_moment.data();
+        T* v = second_moment.data();
+        const double weight_decay = decay(begin / block_elements) != 0 ? step.weight_decay : 0.0;
+        const double scale = gradient_unit * step.gradient_scale;
+        Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, begin, end), [&](const Index i) {
+          const double g = static_cast<double>(sum[i]) * scale;
+          const double mean = step.beta1 * m[i] + (1 - step.beta1) * g;
+          const double square = step.beta2 * v[i] + (1 - step.beta2) * g * g;
+          const double direction = mean / step.correction1 /
+                                   (Kokkos::sqrt(square / step.correction2) + step.epsilon);
+          m[i] = static_cast<T>(mean);
+          v[i] = static_cast<T>(square);
+          w[i] = static_cast<T>(w[i] - step.learning_rate * (direction + weight_decay * w[i]));
+        });
+      });
+}
+
+#define HEARTH_INSTANTIATE(T)                                                                \
+  template void adam<T>(const AdamStep&, const Array1<const std::int64_t>&,                  \
+                        const Array1<const std::uint8_t>&, const Array1<T>&, const Array1<T>&, \
+                        const Array1<T>&);
+HEARTH_INSTANTIATE(float)
+HEARTH_INSTANTIATE(double)
+#undef HEARTH_INSTANTIATE
+
+}  // namespace hearth::kernels

@@ -1,0 +1,168 @@
+#include <algorithm>
+#include <cassert>
+
+#include "kernels/attention_tiles.hpp"
+#include "kernels/vector_math.hpp"
+
+namespace hearth::kernels {
+
+AttentionPlan::AttentionPlan(const std::vector<AttentionSegment>& segments) {
+  std::vector<Block> queries, keys;
+  for (const AttentionSegment& s : segments) {
+    assert(s.query_begin <= s.query_end && s.key_begin <= s.key_end);
+    for (Index q = s.query_begin; q < s.query_end; q += query_block_rows) queries.push_back({s, q});
+    for (Index k = s.key_begin; k < s.key_end; k += key_block_rows) keys.push_back({s, k});
+  }
+  const auto on_device = [](const char* label, const std::vector<Block>& blocks) {
+    const auto copy = uninitialized<Array1<Block>>(label, blocks.size());
+    const auto host = Kokkos::create_mirror_view(copy);
+    std::copy(blocks.begin(), blocks.end(), host.data());
+    Kokkos::deep_copy(copy, host);
+    return copy;
+  };
+  query_blocks = on_device("attention_query_blocks", queries);
+  key_blocks = on_device("attention_key_blocks", keys);
+}
+
+namespace {
+
+// Equation (4) for a block of queries and a head: the scores of a run of keys at a time, with
+// each query's running maximum and denominator.
+template <class T>
+struct AttentionForward {
+  Array1<AttentionPlan::Block> blocks;
+  Array2<const T> q, k, v;
+  Array2<T> out, log_sum;
+  int head_dim;
+  Index group;  // query heads of one key-value head
+  T scale;
+  TeamMemory memory;
+
+  [[nodiscard]] static Index elements(Index head_dim) {
+    return Index{block_lanes} * (2 * head_dim + stream_rows + 3);
+  }
+
+  KOKKOS_INLINE_FUNCTION void operator()(const Member& member) const {
+    const BlockAndHead at(member.league_rank(), blocks.extent(0));
+    const AttentionPlan::Block& block = blocks(at.block);
+    const QueryRange range(block);
+    const Index column = at.head * head_dim, key_column = at.head / group * head_dim;
+    TeamStack<T> stack = memory.stack<T>(member);
+    T* const query = stack.take(head_dim * block_lanes);  // (head_dim, lanes), scaled
+    T* const sum = stack.take(head_dim * block_lanes);    // (head_dim, lanes): Σ p v
+    T* const score = stack.take(stream_rows * block_lanes);
+    T* const maximum = stack.take(block_lanes);
+    T* const denominator = stack.take(block_lanes);
+    T* const shrink = stack.take(block_lanes);
+
+    load_transposed(member, row(q, block.begin) + column, q.stride(0), range.rows, head_dim, scale,
+                    query);
+    clear_tile(member, head_dim, sum);
+    for_lanes_once(member, [&](const int lane) {
+      // Finite, so that the difference to a masked score is -∞ and not NaN.
+      maximum[lane] = Kokkos::Experimental::finite_min_v<T>;
+      denominator[lane] = T(0);
+    });
+    member.team_barrier();
+    for (Index first = block.segment.key_begin; first < range.key_end; first += stream_rows) {
+      const int keys = static_cast<int>(Kokkos::min(Index{stream_rows}, range.key_end - first));
+      multiply_tile<false>(member, rows_of(k, first, key_column), keys, head_dim, query, score);
+      member.team_barrier();
+      raise_maximum(member, keys, static_cast<int>(range.last_key - first), score, maximum, shrink);
+      member.team_barrier();
+      exponentiate(member, keys, maximum, score);
+      scale_tile(member, head_dim, shrink, sum);
+      member.team_barrier();
+      for_lane_groups_once(member, [&](const int begin) {
+        T total[lanes_per_thread];
+        for (int l = 0; l < lanes_per_thread; ++l) {
+          total[l] = denominator[begin + l] * shrink[begin + l];
+        }
+        for (int j = 0; j < keys; ++j) {
+          for (int l = 0; l < lanes_per_thread; ++l) total[l] += score[j * block_lanes + begin + l];
+        }
+        for (int l = 0; l < lanes_per_thread; ++l) denominator[begin + l] = total[l];
+      });
+      multiply_tile<true>(member, columns_of(v, first, key_column), head_dim, keys, score, sum);
+      member.team_barrier();
+    }
+    for_lanes_once(member, [&](const int lane) {
+      if (lane < range.rows) {
+        log_sum(block.begin + lane, at.head) = maximum[lane] + Kokkos::log(denominator[lane]);
+      }
+      // A query without keys has the output 0.
+      shrink[lane] = denominator[lane] == T(0) ? T(0) : T(1) / denominator[lane];
+    });
+    member.team_barrier();
+    scale_tile(member, head_dim, shrink, sum);
+    member.team_barrier();
+    store_transposed(member, sum, range.rows, head_dim, T(1), row(out, block.begin) + column,
+                     out.stride(0));
+  }
+
+ private:
+  // Masks the scores of keys that a query does not see (query `lane` sees rows up to
+  // last_row + lane), raises the running maximum to the largest, and sets shrink to what that
+  // makes of the exponentials so far.
+  KOKKOS_INLINE_FUNCTION static void raise_maximum(const Member& member, int keys, int last_row,
+                                                   T* score, T* maximum, T* shrink) {
+    constexpr T masked = -Kokkos::Experimental::infinity_v<T>;
+    for_lane_groups_once(member, [&](const int begin) {
+      T largest[lanes_per_thread];
+      for (int l = 0; l < lanes_per_thread; ++l) largest[l] = maximum[begin + l];
+      const int seen_by_all = Kokkos::max(0, Kokkos::min(keys, last_row + 1));
+      for (int j = 0; j < seen_by_all; ++j) {
+        const T* s = score + j * block_lanes + begin;
+        for (int l = 0; l < lanes_per_thread; ++l) largest[l] = s[l] > largest[l] ? s[l] : largest[l];
+      }
+      for (int j = seen_by_all; j < keys; ++j) {
+        T* s = score + j * block_lanes + begin;
+        for (int l = 0; l < lanes_per_thread; ++l) {
+          s[l] = j <= last_row + begin + l ? s[l] : masked;
+          largest[l] = s[l] > largest[l] ? s[l] : largest[l];
+        }
+      }
+      for (int l = 0; l < lanes_per_thread; ++l) {
+        shrink[begin + l] = exponential(maximum[begin + l] - largest[l]);
+        maximum[begin + l] = largest[l];
+      }
+    });
+  }
+
+  KOKKOS_INLINE_FUNCTION static void exponentiate(const Member& member, int keys, const T* maximum,
+                                                  T* score) {
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(member, keys), [&](const int j) {
+      T* s = score + j * block_lanes;
+      for_lanes(member, [&](const int lane) { s[lane] = exponential(s[lane] - maximum[lane]); });
+    });
+  }
+};
+
+}  // namespace
+
+template <class T>
+void attention(const AttentionPlan& plan, const Array2<const T>& q, const Array2<const T>& k,
+               const Array2<const T>& v, Index head_dim, double scale, const Array2<T>& out,
+               const Array2<T>& log_sum) {
+  const Index heads = log_sum.extent(1), blocks = plan.query_blocks.extent(0);
+  const Index kv_heads = static_cast<Index>(k.extent(1)) / head_dim;
+  assert(static_cast<Index>(q.extent(1)) == heads * head_dim && out.extent(1) == q.extent(1));
+  assert(static_cast<Index>(k.extent(1)) == kv_heads * head_dim && v.extent(1) == k.extent(1));
+  assert(kv_heads > 0 && heads % kv_heads == 0);
+  if (blocks == 0) return;
+  const TeamMemory memory(AttentionForward<T>::elements(head_dim) * sizeof(T));
+  Kokkos::parallel_for(
+      "attention", attention_teams(blocks * heads, memory),
+      AttentionForward<T>{plan.query_blocks, q, k, v, out, log_sum, static_cast<int>(head_dim),
+                          heads / kv_heads, static_cast<T>(scale), memory});
+}
+
+#define HEARTH_INSTANTIATE(T)                                                                   \
+  template void attention<T>(const AttentionPlan&, const Array2<const T>&,                      \
+                             const Array2<const T>&, const Array2<const T>&, Index, double,     \
+                             const Array2<T>&, const Array2<T>&);
+HEARTH_INSTANTIATE(float)
+HEARTH_INSTANTIATE(double)
+#undef HEARTH_INSTANTIATE
+
+}  // namespace hearth::kernels

@@ -1,0 +1,71 @@
+#include "kernels/fixed_point.hpp"
+
+#include <cassert>
+
+#include "kernels/team.hpp"
+
+namespace hearth::kernels {
+
+template <class T>
+void add_gradient(const Array1<const T>& g, const GradientSum& gradient) {
+  assert(gradient.sum.extent(0) >= g.extent(0));
+  for_chunks(
+      "add_gradient", g.extent(0),
+      KOKKOS_LAMBDA(const Member& member, const Index begin, const Index end) {
+        const T* from = g.data();
+        std::int64_t* to = gradient.sum.data();
+        const double cells = gradient.cells;
+        std::int64_t overflow = 0;
+        Kokkos::parallel_reduce(
+            Kokkos::ThreadVectorRange(member, begin, end),
+            [&](const Index i, std::int64_t& count) { count += add_term(to[i], from[i], cells); },
+            overflow);
+        Kokkos::single(Kokkos::PerThread(member), [&]() {
+          if (overflow > 0) Kokkos::atomic_add(&gradient.overflow(0), overflow);
+        });
+      });
+}
+
+void add_statistic(const Array1<const double>& value, const Array1<std::int64_t>& statistic) {
+  assert(statistic.extent(0) == value.extent(0));
+  Kokkos::parallel_for(
+      "add_statistic", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(value.extent(0))),
+      KOKKOS_LAMBDA(const Index i) { statistic(i) += to_fixed(value(i), statistic_unit); });
+}
+
+SquaredNorm squared_norm(const Array1<const std::int64_t>& gradient) {
+  static_assert(block_elements % chunk_elements == 0);
+  const Index blocks = whole_blocks(gradient.extent(0));
+  assert(static_cast<Index>(gradient.extent(0)) == blocks * block_elements);
+  SquaredNorm norm;
+  if (blocks == 0) return norm;
+  const Array1<std::int64_t> parts("squared_norm", 2);  // high, low
+  Team policy = team_policy(blocks, 8);
+  const int bytes = static_cast<int>(TeamArray<double>::shmem_size(chunks(block_elements)));
+  policy.set_scratch_size(0, Kokkos::PerTeam(bytes));
+  Kokkos::parallel_for(
+      "squared_norm", policy, KOKKOS_LAMBDA(const Member& member) {
+        const TeamArray<double> partial(member.team_scratch(0), chunks(block_elements));
+        const std::int64_t* block = gradient.data() + member.league_rank() * block_elements;
+        const double sum = team_sum<double>(
+            member, partial.data(), block_elements, [&](const Index i) {
+              const double g = static_cast<double>(block[i]) * gradient_unit;
+              return g * g;
+            });
+        Kokkos::single(Kokkos::PerTeam(member), [&]() {
+          const std::int64_t high = to_fixed(sum, 0x1p-24);
+          const double rest = sum - static_cast<double>(high) * 0x1p-24;
+          Kokkos::atomic_add(&parts(0), high);
+          Kokkos::atomic_add(&parts(1), to_fixed(rest, 0x1p-65));
+        });
+      });
+  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), parts);
+  norm.high = host(0);
+  norm.low = host(1);
+  return norm;
+}
+
+template void add_gradient<float>(const Array1<const float>&, const GradientSum&);
+template void add_gradient<double>(const Array1<const double>&, const GradientSum&);
+
+}  // namespace hearth::kernels

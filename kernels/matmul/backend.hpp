@@ -1,0 +1,40 @@
+// What lies between the products' interface and the library that computes them: every product is
+// a list of independent problems.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/matmul/matmul.hpp"
+
+namespace hearth::kernels {
+
+// Which operand is transposed, as in multiply_nt, multiply_nn and multiply_tn.
+enum class Operation { nt, nn, tn };
+
+// c (m, n) = or += op(a) (m, k) · op(b) (k, n), row-major; ld: elements from one row to the next.
+template <class T>
+struct Problem {
+  const T* a;
+  const T* b;
+  T* c;
+  Index m, n, k;
+  Index lda, ldb, ldc;
+};
+
+// Defined once for each vendor; the build compiles one of the files matmul_<vendor>.cpp.
+struct Matmul::Vendor {
+  Vendor();
+  ~Vendor();
+  Vendor(const Vendor&) = delete;
+  Vendor& operator=(const Vendor&) = delete;
+
+  // m, n and k of every problem are at least 1.
+  template <class T>
+  void run(const std::vector<Problem<T>>& problems, Operation operation, Output output);
+
+  struct Library;
+  std::unique_ptr<Library> library;
+};
+
+}  // namespace hearth::kernels

@@ -1,0 +1,142 @@
+#include "kernels/matmul/portable.hpp"
+
+#include <type_traits>
+#include <utility>
+
+#include "kernels/matmul/tiling.hpp"
+
+namespace hearth::kernels {
+
+namespace {
+
+// A tile's operands are packed into scratch `depth` terms of the inner dimension at a time; a
+// thread computes blocks of rows × columns, whose sums stay in registers.
+template <bool host>
+struct Blocking {
+  static constexpr int rows = 6, columns = 16;
+  static constexpr int tile_rows = 96, tile_columns = 128, depth = 256;
+  static constexpr int scratch_level = 1;  // level 0 has 32 KiB on the host
+};
+template <>
+struct Blocking<false> {
+  static constexpr int rows = 4, columns = 4;
+  static constexpr int tile_rows = 64, tile_columns = 64, depth = 32;
+  static constexpr int scratch_level = 0;
+};
+
+// scratch[strip][p][i] = element (i of the strip, p): strips of `width` rows of `from`, zero
+// beyond its end. Elements are `stride` apart along the strip and `depth_stride` along p.
+template <int width, class T, class Team>
+KOKKOS_INLINE_FUNCTION void pack(const Team& team, const T* from, Index stride, Index depth_stride,
+                                 int extent, int depth, T* scratch) {
+  const int strips = (extent + width - 1) / width;
+  Kokkos::parallel_for(Kokkos::TeamThreadRange(team, strips * depth), [&](const int item) {
+    const int strip = item / depth, p = item % depth;
+    const T* source = from + strip * width * stride + p * depth_stride;
+    T* target = scratch + (strip * depth + p) * width;
+    const int valid = extent - strip * width;
+    if (valid >= width) {
+      for (int i = 0; i < width; ++i) target[i] = source[i * stride];
+    } else {
+      for (int i = 0; i < width; ++i) target[i] = i < valid ? source[i * stride] : T(0);
+    }
+  });
+}
+
+// c[i][j] += Σ_p a[p][i] · b[p][j] for a block, or = where `assign`. The rows are written out by
+// the fold over i and the columns are one loop: that keeps the sums in vector registers.
+template <int columns, class T, int... i>
+KOKKOS_INLINE_FUNCTION void multiply_block(std::integer_sequence<int, i...>, const T* a, const T* b,
+                                           int depth, T* c, Index ldc, int valid_rows,
+                                           int valid_columns, bool assign) {
+  constexpr int rows = sizeof...(i);
+  T sum[rows][columns] = {};
+  for (int p = 0; p < depth; ++p) {
+    const T factor[rows] = {a[p * rows + i]...};
+    for (int j = 0; j < columns; ++j) {
+      const T element = b[p * columns + j];
+      ((sum[i][j] += factor[i] * element), ...);
+    }
+  }
+  for (int row = 0; row < rows; ++row) {
+    if (row >= valid_rows) break;
+    for (int j = 0; j < columns; ++j) {
+      if (j >= valid_columns) break;
+      c[row * ldc + j] = assign ? sum[row][j] : c[row * ldc + j] + sum[row][j];
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+void run_portable(const std::vector<Problem<T>>& problems, Operation operation, Output output) {
+  using Block = Blocking<std::is_same_v<Exec, HostExec>>;
+  constexpr int rows = Block::rows, columns = Block::columns;
+
+  Index tiles = 0;
+  const auto list = cut_into_tiles(
+      problems, TileShape{Block::tile_rows, Block::tile_columns, rows, columns}, tiles);
+  if (tiles == 0) return;
+  const Index count = static_cast<Index>(list.size());
+  const auto tiled = Kokkos::create_mirror_view_and_copy(
+      Memory(), Kokkos::View<const TiledProblem<T>*, Kokkos::HostSpace>(list.data(), count));
+
+  // Strides of op(a) along m and k and of op(b) along n and k: one of each pair is 1.
+  const bool a_transposed = operation == Operation::tn, b_transposed = operation == Operation::nt;
+  const bool assign_first = output == Output::assign;
+
+  using Policy = Kokkos::TeamPolicy<Exec, Kokkos::Schedule<Kokkos::Dynamic>>;
+  const std::size_t a_elements = std::size_t{Block::depth} * Block::tile_rows;
+  const std::size_t b_elements = std::size_t{Block::depth} * Block::tile_columns;
+  auto policy = Policy(static_cast<int>(tiles), Kokkos::AUTO)
+                    .set_scratch_size(Block::scratch_level,
+                                      Kokkos::PerTeam((a_elements + b_elements) * sizeof(T) + 128));
+  Kokkos::parallel_for(
+      "matmul_portable", policy, KOKKOS_LAMBDA(const typename Policy::member_type& team) {
+        const TiledProblem<T>& entry = problem_of_tile(tiled.data(), count, team.league_rank());
+        const Problem<T>& problem = entry.problem;
+        const Index tile = team.league_rank() - entry.first;
+        const Index tile_row = tile / entry.columns.parts, tile_column = tile % entry.columns.parts;
+        const Index m0 = entry.rows.begin(tile_row), n0 = entry.columns.begin(tile_column);
+        const int m = static_cast<int>(entry.rows.size(tile_row));
+        const int n = static_cast<int>(entry.columns.size(tile_column));
+        const Index a_stride = a_transposed ? 1 : problem.lda;
+        const Index a_depth_stride = a_transposed ? problem.lda : 1;
+        const Index b_stride = b_transposed ? problem.ldb : 1;
+        const Index b_depth_stride = b_transposed ? 1 : problem.ldb;
+        const int row_blocks = (m + rows - 1) / rows, column_blocks = (n + columns - 1) / columns;
+
+        constexpr int level = Block::scratch_level;  // a local copy exists on the device
+        auto scratch = team.team_scratch(level);
+        T* a = static_cast<T*>(scratch.get_shmem_aligned(a_elements * sizeof(T), 64));
+        T* b = static_cast<T*>(scratch.get_shmem_aligned(b_elements * sizeof(T), 64));
+
+        Index p0 = 0;
+        do {  // once even where k = 0
+          const Index left = problem.k - p0;
+          const int depth = left < Block::depth ? static_cast<int>(left) : Block::depth;
+          pack<rows>(team, problem.a + m0 * a_stride + p0 * a_depth_stride, a_stride,
+                     a_depth_stride, m, depth, a);
+          pack<columns>(team, problem.b + n0 * b_stride + p0 * b_depth_stride, b_stride,
+                        b_depth_stride, n, depth, b);
+          team.team_barrier();
+          const bool assign = assign_first && p0 == 0;
+          Kokkos::parallel_for(
+              Kokkos::TeamThreadRange(team, row_blocks * column_blocks), [&](const int block) {
+                const int i = block % row_blocks, j = block / row_blocks;
+                T* c = problem.c + (m0 + i * rows) * problem.ldc + n0 + j * columns;
+                multiply_block<columns>(std::make_integer_sequence<int, rows>(),
+                                        a + i * rows * depth, b + j * columns * depth, depth, c,
+                                        problem.ldc, m - i * rows, n - j * columns, assign);
+              });
+          team.team_barrier();
+          p0 += Block::depth;
+        } while (p0 < problem.k);
+      });
+}
+
+template void run_portable<float>(const std::vector<Problem<float>>&, Operation, Output);
+template void run_portable<double>(const std::vector<Problem<double>>&, Operation, Output);
+
+}  // namespace hearth::kernels

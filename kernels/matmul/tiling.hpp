@@ -1,0 +1,70 @@
+// Cutting the output of problems into tiles, by shape alone.
+#pragma once
+
+#include <Kokkos_Macros.hpp>
+#include <vector>
+
+#include "base/types.hpp"
+#include "kernels/matmul/backend.hpp"
+
+namespace hearth::kernels {
+
+// One axis cut into parts as even as multiples of `multiple` allow, none above `limit`.
+struct Cut {
+  Index extent, part, parts;
+
+  Cut() = default;
+  Cut(Index extent_, Index limit, Index multiple) : extent(extent_) {
+    const Index least = (extent + limit - 1) / limit;
+    part = ((extent + least - 1) / least + multiple - 1) / multiple * multiple;
+    parts = (extent + part - 1) / part;
+  }
+
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Index begin(Index i) const { return i * part; }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Index size(Index i) const {
+    return extent - i * part < part ? extent - i * part : part;
+  }
+};
+
+// A problem and the numbers [first, first + rows.parts · columns.parts) of its tiles.
+template <class T>
+struct TiledProblem {
+  Problem<T> problem;
+  Cut rows, columns;
+  Index first;
+};
+
+// The problem whose tile has this number; `count` problems stand in the order of their tiles.
+template <class T>
+KOKKOS_INLINE_FUNCTION const TiledProblem<T>& problem_of_tile(const TiledProblem<T>* problems,
+                                                              Index count, Index tile) {
+  Index low = 0, high = count;  // problems[low].first <= tile < problems[high].first
+  while (high - low > 1) {
+    const Index middle = (low + high) / 2;
+    (problems[middle].first <= tile ? low : high) = middle;
+  }
+  return problems[low];
+}
+
+struct TileShape {
+  Index rows, columns;                    // at most
+  Index rows_multiple, columns_multiple;  // of all but the last
+};
+
+// The problems in order, with their tiles numbered; `tiles` is set to the number of all tiles.
+template <class T>
+std::vector<TiledProblem<T>> cut_into_tiles(const std::vector<Problem<T>>& problems,
+                                            const TileShape& shape, Index& tiles) {
+  std::vector<TiledProblem<T>> tiled;
+  tiled.reserve(problems.size());
+  tiles = 0;
+  for (const Problem<T>& p : problems) {
+    const Cut rows(p.m, shape.rows, shape.rows_multiple);
+    const Cut columns(p.n, shape.columns, shape.columns_multiple);
+    tiled.push_back({p, rows, columns, tiles});
+    tiles += rows.parts * columns.parts;
+  }
+  return tiled;
+}
+
+}  // namespace hearth::kernels

@@ -1,0 +1,40 @@
+// Elementary functions that vectorise: no branch, no table, no library call.
+#pragma once
+
+#include "base/types.hpp"
+
+namespace hearth::kernels {
+
+// eˣ to about one unit in the last place; 0 for -∞ (and below the smallest subnormal), ∞ above
+// the largest float, NaN for NaN. The standard library's exp is a call that compilers leave
+// scalar unless they may ignore NaN and ∞. Cody and Waite's reduction to |r| ≤ ln(2)/2, then the
+// polynomial of Cephes' expf (Moshier 1992).
+KOKKOS_INLINE_FUNCTION float exponential(float x) {
+  x = x < -104.0f ? -104.0f : x;
+  x = x > 89.0f ? 89.0f : x;
+  // Adding 1.5 · 2²³ rounds to an integer, which then stands in the lowest bits of the sum.
+  constexpr float shift = 0x1.8p23f;
+  const float shifted = x * 0x1.715476p0f + shift;
+  const float n = shifted - shift;
+  const std::int32_t exponent =
+      Kokkos::bit_cast<std::int32_t>(shifted) - Kokkos::bit_cast<std::int32_t>(shift);
+  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  // 2ⁿ in two factors: n reaches beyond the exponents of normal numbers at both ends.
+  const std::int32_t half = exponent >> 1;
+  const auto power = [](std::int32_t e) {
+    return Kokkos::bit_cast<float>(static_cast<std::uint32_t>(e + 127) << 23);
+  };
+  return p * power(half) * power(exponent - half);
+}
+
+// The oracle's precision needs no speed.
+KOKKOS_INLINE_FUNCTION double exponential(double x) { return Kokkos::exp(x); }
+
+}  // namespace hearth::kernels

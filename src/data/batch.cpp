@@ -1,0 +1,97 @@
+#include "data/batch.hpp"
+
+#include <limits>
+#include <span>
+
+#include "base/error.hpp"
+
+namespace hearth {
+
+namespace {
+
+void check_tokens(std::span<const std::int32_t> tokens, const TokenFile& file,
+                  std::int64_t vocabulary) {
+  for (const std::int32_t token : tokens) {
+    if (token < 0) {
+      throw input_error(file.bin_path(), ": holds the token id ", token,
+                        "; token ids are 0 or more");
+    }
+    if (token >= vocabulary) {
+      throw input_error(file.bin_path(), ": holds the token id ", token,
+                        ", but model.vocabulary is ", vocabulary,
+                        "; model.vocabulary must be larger than every token id");
+    }
+  }
+}
+
+// Counting sort by token id: `order` and `run_begin` of a cell with its tokens, all within the
+// vocabulary.
+void sort_by_token(Cell& cell, std::int64_t vocabulary) {
+  std::vector<int> next(vocabulary, 0);  // counts, then where each id's next position goes
+  for (const int token : cell.token) ++next[token];
+  int begin = 0;
+  for (int& entry : next) {
+    const int count = entry;
+    entry = begin;
+    if (count > 0) cell.run_begin.push_back(begin);
+    begin += count;
+  }
+  cell.run_begin.push_back(begin);
+  cell.order.resize(cell.token.size());
+  for (int position = 0; position < begin; ++position) {
+    cell.order[next[cell.token[position]]++] = position;
+  }
+}
+
+// `read(s, tokens)` fills the tokens of sequence s and returns its source.
+template <class Read>
+Cell build_cell(const Corpus& corpus, std::int64_t sequences, std::int64_t vocabulary,
+                const Read& read) {
+  Cell cell;
+  if (sequences == 0) {
+    cell.run_begin = {0};
+    return cell;
+  }
+  const std::int64_t length = corpus.sequence_length();
+  if (sequences > std::numeric_limits<int>::max() / length) {
+    throw input_error("batch.cell_sequences: ", sequences, " sequences of ", length,
+                      " tokens are more than 2147483647 tokens; make the cell smaller");
+  }
+  const std::int64_t tokens = sequences * length;
+  cell.token.reserve(tokens);
+  cell.target.reserve(tokens);
+  cell.position.reserve(tokens);
+  cell.sequence_source.reserve(sequences);
+  std::vector<std::int32_t> sample(length + 1);
+  for (std::int64_t s = 0; s < sequences; ++s) {
+    const int source = read(s, sample);
+    check_tokens(sample, corpus.file(source), vocabulary);
+    cell.sequence_source.push_back(source);
+    cell.token.insert(cell.token.end(), sample.begin(), sample.end() - 1);
+    cell.target.insert(cell.target.end(), sample.begin() + 1, sample.end());
+    for (std::int64_t t = 0; t < length; ++t) cell.position.push_back(static_cast<int>(t));
+  }
+  sort_by_token(cell, vocabulary);
+  return cell;
+}
+
+}  // namespace
+
+Cell make_cell(const Corpus& corpus, std::int64_t first, std::int64_t sequences,
+               std::int64_t vocabulary) {
+  return build_cell(corpus, sequences, vocabulary,
+                    [&](std::int64_t s, std::span<std::int32_t> tokens) {
+                      return corpus.sample(first + s, tokens);
+                    });
+}
+
+Cell make_epoch_cell(const Corpus& corpus, int source, std::int64_t first, std::int64_t sequences,
+                     std::int64_t vocabulary) {
+  return build_cell(corpus, sequences, vocabulary,
+                    [&](std::int64_t s, std::span<std::int32_t> tokens) {
+                      corpus.epoch_sample(source, first + s, tokens);
+                      return source;
+                    });
+}
+
+}  // namespace hearth

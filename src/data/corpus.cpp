@@ -1,0 +1,170 @@
+#include "data/corpus.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "base/error.hpp"
+#include "data/number.hpp"
+
+namespace hearth {
+
+namespace {
+
+double tokens_in(const TokenFile& file, SequenceRange range) {
+  std::int64_t tokens = 0;
+  for (std::int64_t s = range.begin; s < range.end; ++s) tokens += file.length(s);
+  return static_cast<double>(tokens);
+}
+
+}  // namespace
+
+DataSource parse_source(const std::string& line) {
+  const auto wrong = [&](const auto&... why) {
+    return input_error("data.sources: '", line, "' ", why..., "; right is name:prefix or ",
+                       "name:prefix:weight");
+  };
+  const std::size_t colon = line.find(':');
+  if (colon == std::string::npos) throw wrong("has no ':'");
+  DataSource source;
+  source.name = line.substr(0, colon);
+  source.prefix = line.substr(colon + 1);
+  if (const std::size_t second = source.prefix.find(':'); second != std::string::npos) {
+    const std::string weight = source.prefix.substr(second + 1);
+    const std::optional<double> value = read_number(weight);
+    if (!value || *value <= 0) throw wrong("has the weight '", weight, "', not a number above 0");
+    source.weight = *value;
+    source.weighted = true;
+    source.prefix.resize(second);
+  }
+  if (source.name.empty()) throw wrong("has an empty name");
+  if (source.prefix.empty()) throw wrong("has an empty prefix");
+  return source;
+}
+
+std::vector<DataSource> parse_sources(const std::vector<std::string>& lines) {
+  std::vector<DataSource> sources;
+  std::set<std::string> names;
+  for (const std::string& line : lines) {
+    sources.push_back(parse_source(line));
+    if (!names.insert(sources.back().name).second) {
+      throw input_error("data.sources: two sources are named '", sources.back().name,
+                        "'; names must differ");
+    }
+    if (sources.back().weighted != sources.front().weighted) {
+      throw input_error("data.sources: '", line, "' has ",
+                        sources.back().weighted ? "a weight" : "no weight", ", but '",
+                        lines.front(), "' has ", sources.front().weighted ? "one" : "none",
+                        "; give every source a weight or none");
+    }
+  }
+  return sources;
+}
+
+Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split split,
+               std::int64_t sequence_length, std::int64_t samples, std::int64_t seed)
+    : sources_(std::move(sources)), sequence_length_(sequence_length), samples_(samples) {
+  if (sources_.empty()) {
+    throw input_error("data.sources: no source is given; right is at least one name:prefix");
+  }
+  if (sequence_length < 1 || sequence_length >= std::numeric_limits<std::int32_t>::max()) {
+    throw input_error("model.sequence_length: ", sequence_length, " is not from 1 to 2147483646");
+  }
+  if (samples < 0) throw failure("a corpus of ", samples, " samples was asked for");
+  if (seed < 0 || seed > std::numeric_limits<std::uint32_t>::max()) {
+    throw input_error("run.seed: ", seed, " is not from 0 to 4294967295, as the order of the data ",
+                      "needs");
+  }
+  const SplitShares split_shares(shares);
+  if (!split_shares.has(split)) {
+    throw input_error("data.split: '", shares, "' gives the ", split_name(split),
+                      " split no share; give it one");
+  }
+
+  std::vector<SequenceRange> ranges;
+  files_.reserve(sources_.size());
+  for (const DataSource& source : sources_) {
+    const TokenFile& opened = files_.emplace_back(source.prefix);
+    ranges.push_back(split_shares.range(split, opened.sequences()));
+  }
+
+  orders_.reserve(sources_.size());
+  if (samples == 0) {
+    for (std::size_t d = 0; d < files_.size(); ++d) {
+      orders_.push_back(file_order(files_[d], split, ranges[d], sequence_length));
+    }
+    return;
+  }
+  const auto shuffled = [&](std::size_t d, std::int64_t prepared) {
+    return shuffled_order(files_[d], split, ranges[d], sequence_length, prepared,
+                          static_cast<std::uint32_t>(seed));
+  };
+  if (files_.size() == 1 && !sources_.front().weighted) {
+    orders_.push_back(shuffled(0, samples));
+    return;
+  }
+  std::vector<double> weights;
+  for (std::size_t d = 0; d < files_.size(); ++d) {
+    weights.push_back(sources_[d].weighted ? sources_[d].weight : tokens_in(files_[d], ranges[d]));
+  }
+  weights = normalized(weights);
+  for (std::size_t d = 0; d < files_.size(); ++d) {
+    orders_.push_back(shuffled(d, samples_to_prepare(samples, weights[d])));
+  }
+  blend_ = build_blend(weights, samples);
+}
+
+std::vector<std::string> Corpus::names() const {
+  std::vector<std::string> names;
+  for (const DataSource& source : sources_) names.push_back(source.name);
+  return names;
+}
+
+std::string Corpus::identity() const {
+  std::string identity;
+  for (std::size_t d = 0; d < files_.size(); ++d) {
+    identity += text(sources_[d].name, ": ", files_[d].identity(), "\n");
+  }
+  return identity;
+}
+
+int Corpus::sample(std::int64_t sample, std::span<std::int32_t> tokens) const {
+  if (sample < 0 || sample >= samples_) {
+    throw failure("sample ", sample, " was asked of a corpus of ", samples_, " samples");
+  }
+  if (blend_.source.empty()) {
+    copy(0, sample, tokens);
+    return 0;
+  }
+  const int source = blend_.source[sample];
+  copy(source, blend_.source_sample[sample], tokens);
+  return source;
+}
+
+std::int64_t Corpus::epoch_samples(int source) const {
+  return samples_ > 0 ? 0 : orders_.at(source).samples();
+}
+
+void Corpus::epoch_sample(int source, std::int64_t sample, std::span<std::int32_t> tokens) const {
+  if (sample < 0 || sample >= epoch_samples(source)) {
+    throw failure("sample ", sample, " was asked of one pass over source '", sources_[source].name,
+                  "' of ", epoch_samples(source), " samples");
+  }
+  copy(source, sample, tokens);
+}
+
+void Corpus::copy(int source, std::int64_t sample, std::span<std::int32_t> tokens) const {
+  if (static_cast<std::int64_t>(tokens.size()) != sequence_length_ + 1) {
+    throw failure("room for ", tokens.size(), " tokens was given to a sample of ",
+                  sequence_length_ + 1);
+  }
+  std::int64_t at = 0;
+  for (const Piece& piece : orders_[source].pieces(files_[source], sample)) {
+    files_[source].copy(piece.sequence, piece.offset, tokens.subspan(at, piece.length));
+    at += piece.length;
+  }
+}
+
+}  // namespace hearth

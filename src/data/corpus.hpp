@@ -1,0 +1,81 @@
+// All sources of one split, as numbered samples of token ids. Which sample is where is a pure
+// function of the sources, the split, the sequence length, the number of samples and the seed.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/blend.hpp"
+#include "data/sample_order.hpp"
+#include "data/split.hpp"
+#include "data/token_file.hpp"
+
+namespace hearth {
+
+// One line of data.sources.
+struct DataSource {
+  std::string name;
+  std::string prefix;  // token files <prefix>.bin and <prefix>.idx
+  double weight = 1;
+  bool weighted = false;  // whether the line gives a weight
+};
+
+// Reads "name:prefix[:weight]"; throws input_error naming data.sources.
+[[nodiscard]] DataSource parse_source(const std::string& line);
+
+// Reads all lines. Either every source has a weight or none has, and names differ; otherwise
+// input_error.
+[[nodiscard]] std::vector<DataSource> parse_sources(const std::vector<std::string>& lines);
+
+class Corpus {
+ public:
+  // Opens every source.
+  //   shares            data.split, such as "90,5,5"
+  //   sequence_length   tokens of a sample's input; a sample has one more
+  //   samples > 0       a shuffled order of that many samples, the whole schedule's; it depends on
+  //                     this number. One source without a weight: its own order. Several without
+  //                     weights: blended by their tokens in the split. With weights: blended by
+  //                     them, also where there is only one.
+  //   samples = 0       one pass over each source in the order of its file, for evaluation
+  //   seed              run.seed, the same for every source
+  // Throws input_error where a file is unfit, the split has no share or a source has no document
+  // in it, or the seed is not in [0, 2³²).
+  Corpus(std::vector<DataSource> sources, const std::string& shares, Split split,
+         std::int64_t sequence_length, std::int64_t samples, std::int64_t seed);
+
+  [[nodiscard]] std::int64_t sequence_length() const { return sequence_length_; }
+  [[nodiscard]] int sources() const { return static_cast<int>(sources_.size()); }
+  [[nodiscard]] std::vector<std::string> names() const;
+  [[nodiscard]] const TokenFile& file(int source) const { return files_[source]; }
+
+  // One line per source, "name: ..." with its files' sizes and hash, for provenance.
+  [[nodiscard]] std::string identity() const;
+
+  // Samples in the shuffled order, as asked for; 0 for a corpus of one pass.
+  [[nodiscard]] std::int64_t samples() const { return samples_; }
+
+  // Copies a sample's sequence_length + 1 tokens and returns its source. Throws failure where
+  // sample or size is out of range.
+  int sample(std::int64_t sample, std::span<std::int32_t> tokens) const;
+
+  // Samples of one source in a corpus of one pass: consecutive windows of sequence_length tokens
+  // and the token after each. 0 where the split is shorter than one, or the corpus is shuffled.
+  [[nodiscard]] std::int64_t epoch_samples(int source) const;
+
+  // Copies sample `sample` of that pass, sequence_length + 1 tokens. Throws as sample() does.
+  void epoch_sample(int source, std::int64_t sample, std::span<std::int32_t> tokens) const;
+
+ private:
+  void copy(int source, std::int64_t sample, std::span<std::int32_t> tokens) const;
+
+  std::vector<DataSource> sources_;
+  std::vector<TokenFile> files_;     // by source
+  std::vector<SampleOrder> orders_;  // by source
+  Blend blend_;                      // empty where one source is read straight
+  std::int64_t sequence_length_;
+  std::int64_t samples_;
+};
+
+}  // namespace hearth

@@ -1,0 +1,187 @@
+#include "data/token_file.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <string_view>
+
+#include "base/error.hpp"
+#include "base/hash.hpp"
+
+namespace hearth {
+
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "token files are little-endian");
+
+constexpr std::string_view magic("MMIDIDX\0\0", 9);
+constexpr std::size_t header_bytes = 34;
+
+struct TokenType {
+  int code;
+  const char* name;
+  int bytes;
+};
+constexpr TokenType token_types[] = {{1, "u8", 1},  {2, "i8", 1},  {3, "i16", 2},
+                                     {4, "i32", 4}, {5, "i64", 8}, {8, "u16", 2}};
+
+const TokenType* find_token_type(int code) {
+  const auto* const found =
+      std::find_if(std::begin(token_types), std::end(token_types),
+                   [code](const TokenType& type) { return type.code == code; });
+  return found == std::end(token_types) ? nullptr : found;
+}
+
+MappedFile open_part(const std::string& path, const std::string& prefix) {
+  try {
+    return MappedFile(path);
+  } catch (const Error& error) {
+    throw Error(error.status(),
+                text(error.what(), "; the prefix ", prefix, " of data.sources stands for ", prefix,
+                     ".bin and ", prefix, ".idx"));
+  }
+}
+
+// Sum of hash_element over the 8-byte words, the last filled up with zeros.
+std::uint64_t hash_bytes(std::span<const std::byte> bytes) {
+  std::uint64_t hash = 0;
+  for (std::size_t at = 0; at < bytes.size(); at += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, std::min<std::size_t>(8, bytes.size() - at));
+    hash += hash_element(at / 8, word);
+  }
+  return hash;
+}
+
+}  // namespace
+
+TokenFile::TokenFile(const std::string& prefix)
+    : bin_path_(prefix + ".bin"),
+      idx_path_(prefix + ".idx"),
+      idx_(open_part(idx_path_, prefix)),
+      bin_(open_part(bin_path_, prefix)) {
+  parse_index();
+  check_sequences();
+}
+
+void TokenFile::parse_index() {
+  const std::span<const std::byte> idx = idx_.bytes();
+  if (idx.size() < header_bytes) {
+    throw input_error(idx_path_, ": holds ", idx.size(), " bytes, but the header of a Megatron ",
+                      ".idx file alone takes ", header_bytes, "; the file is truncated");
+  }
+  const std::byte* const at = idx.data();
+  if (std::memcmp(at, magic.data(), magic.size()) != 0) {
+    throw input_error(idx_path_, ": does not start with MMIDIDX and two zero bytes: it is not a ",
+                      "Megatron .idx file");
+  }
+  const auto version = load<std::uint64_t>(at + 9, 0);
+  if (version != 1) {
+    throw input_error(idx_path_, ": is of format version ", version, "; only version 1 is known");
+  }
+  token_type_ = load<std::uint8_t>(at + 17, 0);
+  const TokenType* const type = find_token_type(token_type_);
+  if (type == nullptr) {
+    throw input_error(idx_path_, ": token type ", token_type_,
+                      " is not an integer type; right are 1 (u8), 2 (i8), 3 (i16), 4 (i32), ",
+                      "5 (i64) and 8 (u16)");
+  }
+  token_bytes_ = type->bytes;
+
+  const auto sequences = load<std::uint64_t>(at + 18, 0);
+  const auto boundaries = load<std::uint64_t>(at + 26, 0);
+  if (boundaries == 0) {
+    throw input_error(idx_path_, ": its header gives 0 document boundaries, but a file without a ",
+                      "document has 1");
+  }
+  const std::uint64_t room = idx.size() - header_bytes;
+  // Divisions first, so that no count from a damaged header overflows.
+  if (sequences > room / 12 || boundaries > (room - 12 * sequences) / 8) {
+    throw input_error(idx_path_, ": is truncated: ", sequences, " sequences and ", boundaries,
+                      " document boundaries do not fit into its ", idx.size(), " bytes");
+  }
+  if (sequences > static_cast<std::uint64_t>(std::numeric_limits<std::int32_t>::max())) {
+    throw input_error(idx_path_, ": has ", sequences, " sequences; at most 2147483647 can be ",
+                      "ordered, so split the file into several sources");
+  }
+  sequences_ = static_cast<std::int64_t>(sequences);
+  documents_ = static_cast<std::int64_t>(boundaries) - 1;
+  lengths_ = at + header_bytes;
+  pointers_ = lengths_ + 4 * sequences_;
+  const auto last = load<std::int64_t>(pointers_ + 8 * sequences_, documents_);
+  if (last != sequences_) {
+    throw input_error(idx_path_, ": its documents end at sequence ", last, ", but it has ",
+                      sequences_, " sequences");
+  }
+}
+
+void TokenFile::check_sequences() {
+  const auto bin_bytes = static_cast<std::int64_t>(bin_.bytes().size());
+  for (std::int64_t s = 0; s < sequences_; ++s) {
+    const std::int64_t tokens = length(s);
+    if (tokens < 0) {
+      throw input_error(idx_path_, ": sequence ", s, " has the length ", tokens,
+                        "; lengths are 0 or more tokens");
+    }
+    const auto begin = load<std::int64_t>(pointers_, s);
+    if (begin < 0) {
+      throw input_error(idx_path_, ": sequence ", s, " begins at byte ", begin, " of ", bin_path_,
+                        "; offsets are 0 or more bytes");
+    }
+    if (begin > bin_bytes || tokens * token_bytes_ > bin_bytes - begin) {
+      throw input_error(bin_path_, ": is truncated: it holds ", bin_bytes, " bytes, but ",
+                        idx_path_, " places sequence ", s, " of ", tokens, " tokens at byte ",
+                        begin);
+    }
+    tokens_ += tokens;
+  }
+}
+
+void TokenFile::copy(std::int64_t sequence, std::int64_t offset,
+                     std::span<std::int32_t> out) const {
+  const auto count = static_cast<std::int64_t>(out.size());
+  if (sequence < 0 || sequence >= sequences_ || offset < 0 || offset > length(sequence) ||
+      count > length(sequence) - offset) {
+    throw failure(bin_path_, ": tokens ", offset, " to ", offset + count, " of sequence ", sequence,
+                  " were asked for, which do not exist");
+  }
+  const std::byte* const from =
+      bin_.bytes().data() + load<std::int64_t>(pointers_, sequence) + offset * token_bytes_;
+  switch (token_type_) {
+    case 1:
+      return copy_as<std::uint8_t>(sequence, from, out);
+    case 2:
+      return copy_as<std::int8_t>(sequence, from, out);
+    case 3:
+      return copy_as<std::int16_t>(sequence, from, out);
+    case 4:
+      return copy_as<std::int32_t>(sequence, from, out);
+    case 5:
+      return copy_as<std::int64_t>(sequence, from, out);
+    default:
+      return copy_as<std::uint16_t>(sequence, from, out);
+  }
+}
+
+template <class T>
+void TokenFile::copy_as(std::int64_t sequence, const std::byte* from,
+                        std::span<std::int32_t> out) const {
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const T token = load<T>(from, static_cast<std::int64_t>(i));
+    out[i] = static_cast<std::int32_t>(token);
+    if constexpr (sizeof(T) > sizeof(std::int32_t)) {
+      if (out[i] != token) {
+        throw input_error(bin_path_, ": sequence ", sequence, " holds the token id ", token,
+                          "; token ids must be less than 2147483648");
+      }
+    }
+  }
+}
+
+std::string TokenFile::identity() const {
+  return text(sequences_, " sequences, ", documents_, " documents, ", tokens_, " tokens of type ",
+              find_token_type(token_type_)->name, ", ", bin_.bytes().size(), " bytes, idx ",
+              std::hex, hash_bytes(idx_.bytes()));
+}
+
+}  // namespace hearth

@@ -1,0 +1,99 @@
+#include <nccl.h>
+
+#include <numeric>
+
+#include "base/error.hpp"
+#include "parallel/device_exchange.hpp"
+
+namespace hearth {
+
+namespace {
+
+void check(ncclResult_t result, const char* call) {
+  if (result != ncclSuccess) throw failure(call, ": ", ncclGetErrorString(result));
+}
+#define HEARTH_NCCL(call) check(call, #call)
+
+cudaStream_t stream() { return Exec().cuda_stream(); }
+
+}  // namespace
+
+struct DeviceExchange::Channel {
+  ncclComm_t nccl = nullptr;
+};
+
+DeviceExchange::DeviceExchange(const Communicator& communicator)
+    : communicator_(communicator), channel_(std::make_unique<Channel>()) {
+  ncclUniqueId id;
+  if (communicator.is_first()) HEARTH_NCCL(ncclGetUniqueId(&id));
+  MPI_Bcast(&id, sizeof id, MPI_BYTE, 0, communicator.mpi());
+  HEARTH_NCCL(ncclCommInitRank(&channel_->nccl, communicator.size(), id, communicator.rank()));
+}
+
+DeviceExchange::~DeviceExchange() { ncclCommDestroy(channel_->nccl); }
+
+template <class T>
+void DeviceExchange::all_to_all(const Array2<const T>& send, const std::vector<Index>& send_rows,
+                                const Array2<T>& received,
+                                const std::vector<Index>& received_rows) const {
+  const auto row_bytes = send.extent(1) * sizeof(T);
+  const auto* from = reinterpret_cast<const char*>(send.data());
+  auto* to = reinterpret_cast<char*>(received.data());
+  HEARTH_NCCL(ncclGroupStart());
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    const auto r = static_cast<std::size_t>(rank);
+    const auto sent = static_cast<std::size_t>(send_rows[r]) * row_bytes;
+    const auto expected = static_cast<std::size_t>(received_rows[r]) * row_bytes;
+    if (sent > 0) HEARTH_NCCL(ncclSend(from, sent, ncclChar, rank, channel_->nccl, stream()));
+    if (expected > 0) HEARTH_NCCL(ncclRecv(to, expected, ncclChar, rank, channel_->nccl, stream()));
+    from += sent;
+    to += expected;
+  }
+  HEARTH_NCCL(ncclGroupEnd());
+}
+
+// ncclReduceScatter wants equal parts; each rank's part is reduced to it in one group instead.
+void DeviceExchange::reduce_scatter(const Array1<std::int64_t>& values,
+                                    const std::vector<Index>& counts,
+                                    const Array1<std::int64_t>& share) const {
+  Index first = 0;
+  HEARTH_NCCL(ncclGroupStart());
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    const Index count = counts[static_cast<std::size_t>(rank)];
+    if (count > 0) {
+      HEARTH_NCCL(ncclReduce(values.data() + first, share.data(), static_cast<std::size_t>(count),
+                             ncclInt64, ncclSum, rank, channel_->nccl, stream()));
+    }
+    first += count;
+  }
+  HEARTH_NCCL(ncclGroupEnd());
+}
+
+template <class T>
+void DeviceExchange::all_gather(const Array1<const T>& share, const std::vector<Index>& counts,
+                                const Array1<T>& values) const {
+  Index first = 0;
+  HEARTH_NCCL(ncclGroupStart());
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    const Index count = counts[static_cast<std::size_t>(rank)];
+    if (count > 0) {
+      HEARTH_NCCL(ncclBroadcast(share.data(), values.data() + first,
+                                static_cast<std::size_t>(count) * sizeof(T), ncclChar, rank,
+                                channel_->nccl, stream()));
+    }
+    first += count;
+  }
+  HEARTH_NCCL(ncclGroupEnd());
+}
+
+#define HEARTH_INSTANTIATE(T)                                                            \
+  template void DeviceExchange::all_to_all<T>(const Array2<const T>&,                    \
+                                              const std::vector<Index>&, const Array2<T>&, \
+                                              const std::vector<Index>&) const;          \
+  template void DeviceExchange::all_gather<T>(const Array1<const T>&,                    \
+                                              const std::vector<Index>&, const Array1<T>&) const
+HEARTH_INSTANTIATE(float);
+HEARTH_INSTANTIATE(double);
+#undef HEARTH_INSTANTIATE
+
+}  // namespace hearth
