@@ -96,6 +96,7 @@ fetch_source() {
   fi
   printf '%s  %s\n' "$checksum" "$store/$archive" | sha256sum --check --quiet ||
     fail "$store/$archive is not the pinned archive (sha256 $checksum); remove it and call again"
+  command -v patch >/dev/null || fail "no patch on PATH; install or load it"
   tar -xzf "$store/$archive" -C "$scratch" "$package-$version/tpls/kokkos"
   source=$scratch/$package-$version/tpls/kokkos
   patch --quiet -p1 -d "$source" <"$root/cmake/kokkos-4.7-cuda-13.patch"

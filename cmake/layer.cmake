@@ -9,6 +9,10 @@ if(DEFINED ENV{CI})
   target_compile_options(hearth_warnings INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()
 
+# sqrt() need not set errno: without this GCC does not vectorise it. It changes no value.
+add_library(hearth_arithmetic INTERFACE)
+target_compile_options(hearth_arithmetic INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fno-math-errno>)
+
 # With CUDA, sources are device code: nvcc compiles them.
 function(hearth_device_language)
   if(HEARTH_CUDA)
@@ -16,19 +20,16 @@ function(hearth_device_language)
   endif()
 endfunction()
 
-# hearth_layer(NAME SOURCE folder LINK targets...): every .cpp in the folder and below it.
+# hearth_layer(NAME [HOST_ONLY] SOURCE folder LINK targets...): every .cpp in the folder and below
+# it. HOST_ONLY: no device code.
 function(hearth_layer name)
-  cmake_parse_arguments(layer "" "SOURCE" "LINK" ${ARGN})
+  cmake_parse_arguments(layer "HOST_ONLY" "SOURCE" "LINK" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${layer_SOURCE}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "${HEARTH_EXCLUDED_SOURCES}")
-  if(NOT sources)  # only headers so far
-    add_library(hearth_${name} INTERFACE)
-    target_include_directories(hearth_${name} INTERFACE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
-    target_link_libraries(hearth_${name} INTERFACE ${layer_LINK})
-    return()
+  if(NOT layer_HOST_ONLY)
+    hearth_device_language(${sources})
   endif()
-  hearth_device_language(${sources})
   add_library(hearth_${name} STATIC ${sources})
   target_include_directories(hearth_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
-  target_link_libraries(hearth_${name} PUBLIC ${layer_LINK} PRIVATE hearth_warnings)
+  target_link_libraries(hearth_${name} PUBLIC ${layer_LINK} PRIVATE hearth_warnings hearth_arithmetic)
 endfunction()

@@ -25,21 +25,24 @@ void adam(const AdamStep& step, const Array1<const std::int64_t>& gradient,
         T* v = second_moment.data();
         const double weight_decay = decay(begin / block_elements) != 0 ? step.weight_decay : 0.0;
         const double scale = gradient_unit * step.gradient_scale;
+        const double mean_scale = 1 / step.correction1, square_scale = 1 / step.correction2;
+        const double beta1 = step.beta1, beta2 = step.beta2, epsilon = step.epsilon;
+        const double learning_rate = step.learning_rate;
         Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, begin, end), [&](const Index i) {
           const double g = static_cast<double>(sum[i]) * scale;
-          const double mean = step.beta1 * m[i] + (1 - step.beta1) * g;
-          const double square = step.beta2 * v[i] + (1 - step.beta2) * g * g;
-          const double direction = mean / step.correction1 /
-                                   (Kokkos::sqrt(square / step.correction2) + step.epsilon);
+          const double mean = beta1 * m[i] + (1 - beta1) * g;
+          const double square = beta2 * v[i] + (1 - beta2) * g * g;
+          const double direction =
+              mean * mean_scale / (Kokkos::sqrt(square * square_scale) + epsilon);
           m[i] = static_cast<T>(mean);
           v[i] = static_cast<T>(square);
-          w[i] = static_cast<T>(w[i] - step.learning_rate * (direction + weight_decay * w[i]));
+          w[i] = static_cast<T>(w[i] - learning_rate * (direction + weight_decay * w[i]));
         });
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                \
-  template void adam<T>(const AdamStep&, const Array1<const std::int64_t>&,                  \
+#define HEARTH_INSTANTIATE(T)                                                                  \
+  template void adam<T>(const AdamStep&, const Array1<const std::int64_t>&,                    \
                         const Array1<const std::uint8_t>&, const Array1<T>&, const Array1<T>&, \
                         const Array1<T>&);
 HEARTH_INSTANTIATE(float)

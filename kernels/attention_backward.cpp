@@ -50,8 +50,9 @@ struct QueryGradient {
     member.team_barrier();
     for (Index first = block.segment.key_begin; first < range.key_end; first += stream_rows) {
       const int keys = static_cast<int>(Kokkos::min(Index{stream_rows}, range.key_end - first));
-      multiply_tile<false>(member, rows_of(k, first, key_column), keys, head_dim, query, score);
-      multiply_tile<false>(member, rows_of(v, first, key_column), keys, head_dim, dvalue, dscore);
+      const Strided<T> key = rows_of(k, first, key_column), value = rows_of(v, first, key_column);
+      multiply_tile<false>(member, key, keys, head_dim, query, score);
+      multiply_tile<false>(member, value, keys, head_dim, dvalue, dscore);
       member.team_barrier();
       const int last_row = static_cast<int>(range.last_key - first);
       Kokkos::parallel_for(Kokkos::TeamThreadRange(member, keys), [&](const int j) {
@@ -63,7 +64,7 @@ struct QueryGradient {
         });
       });
       member.team_barrier();
-      multiply_tile<true>(member, columns_of(k, first, key_column), head_dim, keys, dscore, sum);
+      multiply_tile<true>(member, transposed(key), head_dim, keys, dscore, sum);
       member.team_barrier();
     }
     store_transposed(member, sum, range.rows, head_dim, scale, row(dq, block.begin) + column,
@@ -91,7 +92,8 @@ struct KeyGradient {
     const BlockAndHead at(member.league_rank(), blocks.extent(0));
     const AttentionPlan::Block& block = blocks(at.block);
     const AttentionSegment& segment = block.segment;
-    const int rows = static_cast<int>(Kokkos::min(Index{block_lanes}, segment.key_end - block.begin));
+    const int rows =
+        static_cast<int>(Kokkos::min(Index{block_lanes}, segment.key_end - block.begin));
     const Index key_column = at.head * head_dim;
     TeamStack<T> stack = memory.stack<T>(member);
     T* const key = stack.take(head_dim * block_lanes);    // (head_dim, lanes), scaled
@@ -116,9 +118,9 @@ struct KeyGradient {
       for (Index first = query_begin; first < segment.query_end; first += block_lanes) {
         const int queries =
             static_cast<int>(Kokkos::min(Index{block_lanes}, segment.query_end - first));
-        multiply_tile<false>(member, rows_of(q, first, column), queries, head_dim, key, score);
-        multiply_tile<false>(member, rows_of(dout, first, column), queries, head_dim, value,
-                             dscore);
+        const Strided<T> query = rows_of(q, first, column), dsum = rows_of(dout, first, column);
+        multiply_tile<false>(member, query, queries, head_dim, key, score);
+        multiply_tile<false>(member, dsum, queries, head_dim, value, dscore);
         member.team_barrier();
         const Index last_lane = first - diagonal;  // that the run's first query sees
         Kokkos::parallel_for(Kokkos::TeamThreadRange(member, queries), [&](const int i) {
@@ -133,9 +135,8 @@ struct KeyGradient {
           });
         });
         member.team_barrier();
-        multiply_tile<true>(member, columns_of(dout, first, column), head_dim, queries, score,
-                            dvalue);
-        multiply_tile<true>(member, columns_of(q, first, column), head_dim, queries, dscore, dkey);
+        multiply_tile<true>(member, transposed(dsum), head_dim, queries, score, dvalue);
+        multiply_tile<true>(member, transposed(query), head_dim, queries, dscore, dkey);
         member.team_barrier();
       }
     }
@@ -202,11 +203,12 @@ void attention_backward(const AttentionPlan& plan, const Array2<const T>& dout,
   }
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                     \
-  template void attention_backward<T>(                                                            \
-      const AttentionPlan&, const Array2<const T>&, const Array2<const T>&, const Array2<const T>&, \
-      const Array2<const T>&, const Array2<const T>&, const Array2<const T>&, Index, double,      \
-      const Array2<T>&, const Array2<T>&, const Array2<T>&, const Array2<T>&);
+#define HEARTH_INSTANTIATE(T)                                                                  \
+  template void attention_backward<T>(const AttentionPlan&, const Array2<const T>&,            \
+                                      const Array2<const T>&, const Array2<const T>&,          \
+                                      const Array2<const T>&, const Array2<const T>&,          \
+                                      const Array2<const T>&, Index, double, const Array2<T>&, \
+                                      const Array2<T>&, const Array2<T>&, const Array2<T>&);
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE

@@ -39,7 +39,7 @@ struct AttentionForward {
   TeamMemory memory;
 
   [[nodiscard]] static Index elements(Index head_dim) {
-    return Index{block_lanes} * (2 * head_dim + stream_rows + 3);
+    return Index{block_lanes} * (2 * head_dim + stream_rows + 3) + stream_rows * head_dim;
   }
 
   KOKKOS_INLINE_FUNCTION void operator()(const Member& member) const {
@@ -54,6 +54,7 @@ struct AttentionForward {
     T* const maximum = stack.take(block_lanes);
     T* const denominator = stack.take(block_lanes);
     T* const shrink = stack.take(block_lanes);
+    T* const value = stack.take(stream_rows * head_dim);  // (keys, head_dim)
 
     load_transposed(member, row(q, block.begin) + column, q.stride(0), range.rows, head_dim, scale,
                     query);
@@ -67,6 +68,10 @@ struct AttentionForward {
     for (Index first = block.segment.key_begin; first < range.key_end; first += stream_rows) {
       const int keys = static_cast<int>(Kokkos::min(Index{stream_rows}, range.key_end - first));
       multiply_tile<false>(member, rows_of(k, first, key_column), keys, head_dim, query, score);
+      // Copied, since it is gone through several times, and rows that lie a power of two apart
+      // compete for the same lines of a cache.
+      const Strided<T> values =
+          copy_rows(member, rows_of(v, first, key_column), keys, head_dim, value);
       member.team_barrier();
       raise_maximum(member, keys, static_cast<int>(range.last_key - first), score, maximum, shrink);
       member.team_barrier();
@@ -83,7 +88,7 @@ struct AttentionForward {
         }
         for (int l = 0; l < lanes_per_thread; ++l) denominator[begin + l] = total[l];
       });
-      multiply_tile<true>(member, columns_of(v, first, key_column), head_dim, keys, score, sum);
+      multiply_tile<true>(member, transposed(values), head_dim, keys, score, sum);
       member.team_barrier();
     }
     for_lanes_once(member, [&](const int lane) {
@@ -113,7 +118,8 @@ struct AttentionForward {
       const int seen_by_all = Kokkos::max(0, Kokkos::min(keys, last_row + 1));
       for (int j = 0; j < seen_by_all; ++j) {
         const T* s = score + j * block_lanes + begin;
-        for (int l = 0; l < lanes_per_thread; ++l) largest[l] = s[l] > largest[l] ? s[l] : largest[l];
+        for (int l = 0; l < lanes_per_thread; ++l)
+          largest[l] = s[l] > largest[l] ? s[l] : largest[l];
       }
       for (int j = seen_by_all; j < keys; ++j) {
         T* s = score + j * block_lanes + begin;
@@ -157,10 +163,10 @@ void attention(const AttentionPlan& plan, const Array2<const T>& q, const Array2
                           heads / kv_heads, static_cast<T>(scale), memory});
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                   \
-  template void attention<T>(const AttentionPlan&, const Array2<const T>&,                      \
-                             const Array2<const T>&, const Array2<const T>&, Index, double,     \
-                             const Array2<T>&, const Array2<T>&);
+#define HEARTH_INSTANTIATE(T)                                                                      \
+  template void attention<T>(const AttentionPlan&, const Array2<const T>&, const Array2<const T>&, \
+                             const Array2<const T>&, Index, double, const Array2<T>&,              \
+                             const Array2<T>&);
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE

@@ -13,7 +13,7 @@ inline constexpr int block_lanes = vector_lanes;
 static_assert(query_block_rows == block_lanes && key_block_rows == block_lanes);
 
 // Rows of the other side that are gone through at a time.
-inline constexpr int stream_rows = 64;
+inline constexpr int stream_rows = on_host ? 64 : 32;
 
 using AttentionTeam = Kokkos::TeamPolicy<Exec, Kokkos::Schedule<Kokkos::Dynamic>>;
 
@@ -133,14 +133,27 @@ struct Strided {
   Index row_stride, column_stride;
 };
 
-// The rows of an array from `first`, as the rows or as the columns of a matrix.
+template <class T>
+KOKKOS_INLINE_FUNCTION Strided<T> transposed(const Strided<T>& a) {
+  return {a.data, a.column_stride, a.row_stride};
+}
+
+// The rows of an array from `first`, in the columns of one head.
 template <class T>
 KOKKOS_INLINE_FUNCTION Strided<T> rows_of(const Array2<const T>& a, Index first, Index column) {
   return {row(a, first) + column, static_cast<Index>(a.stride(0)), 1};
 }
+
+// A copy of `rows` rows in team memory.
 template <class T>
-KOKKOS_INLINE_FUNCTION Strided<T> columns_of(const Array2<const T>& a, Index first, Index column) {
-  return {row(a, first) + column, 1, static_cast<Index>(a.stride(0))};
+KOKKOS_INLINE_FUNCTION Strided<T> copy_rows(const Member& member, const Strided<T>& a, int rows,
+                                            int head_dim, T* tile) {
+  Kokkos::parallel_for(Kokkos::TeamThreadRange(member, rows), [&](const int r) {
+    const T* source = a.data + r * a.row_stride;
+    Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, head_dim),
+                         [&](const int d) { tile[r * head_dim + d] = source[d]; });
+  });
+  return {tile, head_dim, 1};
 }
 
 // Rows that are held in registers while the inner dimension is gone through.

@@ -38,13 +38,13 @@ void cross_entropy(const Array2<const T>& logits, const Array1<const int>& targe
         double value = 0;
         if (target(t) >= 0) {
           const TeamArray<double> partial(member.team_scratch(level), chunks(vocabulary));
-          const T largest = team_max<T>(member, partial.data(), vocabulary,
-                                        [&](const Index i) { return z[i]; });
-          const double sum =
-              team_sum<T>(member, partial.data(), vocabulary,
-                          [&](const Index i) { return exponential(z[i] - largest); });
-          value = Kokkos::log(sum) + static_cast<double>(largest) -
-                  static_cast<double>(z[target(t)]);
+          const T largest =
+              team_max<T>(member, partial.data(), vocabulary, [&](const Index i) { return z[i]; });
+          const double sum = team_sum<T>(member, partial.data(), vocabulary, [&](const Index i) {
+            return exponential(z[i] - largest);
+          });
+          value =
+              Kokkos::log(sum) + static_cast<double>(largest) - static_cast<double>(z[target(t)]);
         }
         Kokkos::single(Kokkos::PerTeam(member), [&]() { loss(t) = value; });
       });
@@ -68,8 +68,8 @@ void cross_entropy_with_gradient(const Array2<T>& logits, const Array1<const int
         if (at >= 0) {
           const TeamArray<double> partial(member.team_scratch(level), chunks(vocabulary));
           const double target_logit = z[at];
-          const T largest = team_max<T>(member, partial.data(), vocabulary,
-                                        [&](const Index i) { return z[i]; });
+          const T largest =
+              team_max<T>(member, partial.data(), vocabulary, [&](const Index i) { return z[i]; });
           // The exponentials replace the logits: they are needed again.
           const double sum = team_sum<T>(member, partial.data(), vocabulary, [&](const Index i) {
             const T e = exponential(z[i] - largest);
@@ -79,30 +79,30 @@ void cross_entropy_with_gradient(const Array2<T>& logits, const Array1<const int
           value = Kokkos::log(sum) + static_cast<double>(largest) - target_logit;
           factor = static_cast<T>(scale / sum);
         }
-        Kokkos::parallel_for(
-            Kokkos::TeamThreadRange(member, chunks(vocabulary)), [&](const Index chunk) {
-              const Index begin = chunk * chunk_elements;
-              const Index end = Kokkos::min(begin + chunk_elements, vocabulary);
-              if (at < 0) {
-                Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, begin, end),
-                                     [&](const Index i) { z[i] = T(0); });
-              } else {
-                Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, begin, end),
-                                     [&](const Index i) { z[i] *= factor; });
-              }
-              Kokkos::single(Kokkos::PerThread(member), [&]() {
-                if (at >= begin && at < end) z[at] -= static_cast<T>(scale);
-              });
-            });
+        Kokkos::parallel_for(Kokkos::TeamThreadRange(member, chunks(vocabulary)),
+                             [&](const Index chunk) {
+                               const Index begin = chunk * chunk_elements;
+                               const Index end = Kokkos::min(begin + chunk_elements, vocabulary);
+                               if (at < 0) {
+                                 Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, begin, end),
+                                                      [&](const Index i) { z[i] = T(0); });
+                               } else {
+                                 Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, begin, end),
+                                                      [&](const Index i) { z[i] *= factor; });
+                               }
+                               Kokkos::single(Kokkos::PerThread(member), [&]() {
+                                 if (at >= begin && at < end) z[at] -= static_cast<T>(scale);
+                               });
+                             });
         Kokkos::single(Kokkos::PerTeam(member), [&]() { loss(t) = value; });
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                              \
-  template void cross_entropy<T>(const Array2<const T>&, const Array1<const int>&,         \
-                                 const Array1<double>&);                                   \
-  template void cross_entropy_with_gradient<T>(const Array2<T>&, const Array1<const int>&, \
-                                               double, const Array1<double>&);
+#define HEARTH_INSTANTIATE(T)                                                                      \
+  template void cross_entropy<T>(const Array2<const T>&, const Array1<const int>&,                 \
+                                 const Array1<double>&);                                           \
+  template void cross_entropy_with_gradient<T>(const Array2<T>&, const Array1<const int>&, double, \
+                                               const Array1<double>&);
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE

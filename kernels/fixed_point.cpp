@@ -47,8 +47,8 @@ SquaredNorm squared_norm(const Array1<const std::int64_t>& gradient) {
       "squared_norm", policy, KOKKOS_LAMBDA(const Member& member) {
         const TeamArray<double> partial(member.team_scratch(0), chunks(block_elements));
         const std::int64_t* block = gradient.data() + member.league_rank() * block_elements;
-        const double sum = team_sum<double>(
-            member, partial.data(), block_elements, [&](const Index i) {
+        const double sum =
+            team_sum<double>(member, partial.data(), block_elements, [&](const Index i) {
               const double g = static_cast<double>(block[i]) * gradient_unit;
               return g * g;
             });

@@ -36,7 +36,8 @@ void combine(const Array2<const T>& rows,  // (rows, hidden): the experts' outpu
              const Array2<const T>& gate,  // (tokens, k)
              const Array2<T>& y);          // (tokens, hidden), added to
 
-// drows = gate · dy in the copies' rows, zero in the padding; dgate = dy · rows.
+// drows = gate · dy in the copies' rows, zero in the padding; dgate = dy · rows. `drows` may be
+// `rows`.
 template <class T>
 void combine_backward(const Array2<const T>& dy,    // (tokens, hidden)
                       const Array2<const T>& rows,  // (rows, hidden)

@@ -18,8 +18,7 @@ void rms_norm(const Array2<const T>& x, const Array1<const T>& weight, double ep
         const T* in = row(x, t);
         const T* w = weight.data();
         T* out = row(y, t);
-        const T squares =
-            lane_sum<T>(member, width, [&](const Index c) { return in[c] * in[c]; });
+        const T squares = lane_sum<T>(member, width, [&](const Index c) { return in[c] * in[c]; });
         const T r = T(1) / Kokkos::sqrt(squares / static_cast<T>(width) + static_cast<T>(epsilon));
         Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, width),
                              [&](const Index c) { out[c] = in[c] * r * w[c]; });
@@ -48,9 +47,8 @@ void rms_norm_backward(const Array2<const T>& dy, const Array2<const T>& x,
         const T product =
             lane_sum<T>(member, width, [&](const Index c) { return g[c] * w[c] * in[c]; });
         const T slope = product * r * r * r / static_cast<T>(width);
-        Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, width), [&](const Index c) {
-          out[c] += g[c] * w[c] * r - in[c] * slope;
-        });
+        Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, width),
+                             [&](const Index c) { out[c] += g[c] * w[c] * r - in[c] * slope; });
       });
   for_row_blocks(
       "rms_norm_weight_gradient", rows, rows_per_block, width,
@@ -78,11 +76,11 @@ void rms_norm_backward(const Array2<const T>& dy, const Array2<const T>& x,
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                    \
-  template void rms_norm<T>(const Array2<const T>&, const Array1<const T>&, double,              \
-                            const Array2<T>&, const Array1<T>&);                                 \
-  template void rms_norm_backward<T>(const Array2<const T>&, const Array2<const T>&,             \
-                                     const Array1<const T>&, const Array1<const T>&,             \
+#define HEARTH_INSTANTIATE(T)                                                        \
+  template void rms_norm<T>(const Array2<const T>&, const Array1<const T>&, double,  \
+                            const Array2<T>&, const Array1<T>&);                     \
+  template void rms_norm_backward<T>(const Array2<const T>&, const Array2<const T>&, \
+                                     const Array1<const T>&, const Array1<const T>&, \
                                      const Array2<T>&, const Array1<T>&, const Array2<T>&);
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)

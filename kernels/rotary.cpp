@@ -30,8 +30,8 @@ namespace {
 
 // direction: 1 turns by the angle, -1 back.
 template <class T>
-void turn(const char* label, const Array2<T>& x, Index head_dim,
-          const Array1<const int>& position, const RotaryTable<T>& table, T direction) {
+void turn(const char* label, const Array2<T>& x, Index head_dim, const Array1<const int>& position,
+          const RotaryTable<T>& table, T direction) {
   const Index half = head_dim / 2;
   const Index heads = static_cast<Index>(x.extent(1)) / head_dim;
   assert(static_cast<Index>(x.extent(1)) == heads * head_dim);
@@ -68,11 +68,11 @@ void rotate_backward(const Array2<T>& dx, Index head_dim, const Array1<const int
   turn("rotary_backward", dx, head_dim, position, table, T(-1));
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                  \
-  template struct RotaryTable<T>;                                                              \
-  template void rotate<T>(const Array2<T>&, Index, const Array1<const int>&,                   \
-                          const RotaryTable<T>&);                                              \
-  template void rotate_backward<T>(const Array2<T>&, Index, const Array1<const int>&,          \
+#define HEARTH_INSTANTIATE(T)                                                         \
+  template struct RotaryTable<T>;                                                     \
+  template void rotate<T>(const Array2<T>&, Index, const Array1<const int>&,          \
+                          const RotaryTable<T>&);                                     \
+  template void rotate_backward<T>(const Array2<T>&, Index, const Array1<const int>&, \
                                    const RotaryTable<T>&);
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)

@@ -50,9 +50,9 @@ void swiglu_backward(const Array2<const T>& dout, const Array2<const T>& gate,
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                 \
-  template void swiglu<T>(const Array2<const T>&, const Array2<const T>&, const Array2<T>&);  \
-  template void swiglu_backward<T>(const Array2<const T>&, const Array2<const T>&,            \
+#define HEARTH_INSTANTIATE(T)                                                                \
+  template void swiglu<T>(const Array2<const T>&, const Array2<const T>&, const Array2<T>&); \
+  template void swiglu_backward<T>(const Array2<const T>&, const Array2<const T>&,           \
                                    const Array2<const T>&, const Array2<T>&, const Array2<T>&);
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)

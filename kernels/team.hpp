@@ -200,7 +200,7 @@ KOKKOS_INLINE_FUNCTION double team_sum(const Member& member, double* partial, In
                                        const Term& term) {
   Kokkos::parallel_for(Kokkos::TeamThreadRange(member, chunks(n)), [&](const Index chunk) {
     const Index begin = chunk * chunk_elements;
-    const T sum = lane_sum<T>(member, Kokkos::min(chunk_elements, n - begin),
+    const T sum = lane_sum<T>(member, Kokkos::min(Index{chunk_elements}, n - begin),
                               [&](const Index i) { return term(begin + i); });
     Kokkos::single(Kokkos::PerThread(member), [&]() { partial[chunk] = sum; });
   });
@@ -216,7 +216,7 @@ KOKKOS_INLINE_FUNCTION T team_max(const Member& member, double* partial, Index n
                                   const Term& term) {
   Kokkos::parallel_for(Kokkos::TeamThreadRange(member, chunks(n)), [&](const Index chunk) {
     const Index begin = chunk * chunk_elements;
-    const T largest = lane_max<T>(member, Kokkos::min(chunk_elements, n - begin),
+    const T largest = lane_max<T>(member, Kokkos::min(Index{chunk_elements}, n - begin),
                                   [&](const Index i) { return term(begin + i); });
     Kokkos::single(Kokkos::PerThread(member), [&]() { partial[chunk] = largest; });
   });

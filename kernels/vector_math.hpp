@@ -9,9 +9,9 @@ namespace hearth::kernels {
 // the largest float, NaN for NaN. The standard library's exp is a call that compilers leave
 // scalar unless they may ignore NaN and ∞. Cody and Waite's reduction to |r| ≤ ln(2)/2, then the
 // polynomial of Cephes' expf (Moshier 1992).
-KOKKOS_INLINE_FUNCTION float exponential(float x) {
-  x = x < -104.0f ? -104.0f : x;
-  x = x > 89.0f ? 89.0f : x;
+KOKKOS_INLINE_FUNCTION float exponential(float argument) {
+  const float raised = argument < -104.0f ? -104.0f : argument;
+  const float x = argument > 89.0f ? 89.0f : raised;
   // Adding 1.5 · 2²³ rounds to an integer, which then stands in the lowest bits of the sum.
   constexpr float shift = 0x1.8p23f;
   const float shifted = x * 0x1.715476p0f + shift;
@@ -35,6 +35,8 @@ KOKKOS_INLINE_FUNCTION float exponential(float x) {
 }
 
 // The oracle's precision needs no speed.
-KOKKOS_INLINE_FUNCTION double exponential(double x) { return Kokkos::exp(x); }
+KOKKOS_INLINE_FUNCTION double exponential(double x) {
+  return Kokkos::exp(x);
+}
 
 }  // namespace hearth::kernels

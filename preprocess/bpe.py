@@ -26,10 +26,7 @@ class Vocabulary:
 
 def train(texts: Iterable[str], vocabulary: int, path: Path) -> Vocabulary:
     """Train on the texts and write tokenizer.json; <|endoftext|> becomes id 0."""
-    if vocabulary < SMALLEST_VOCABULARY:
-        raise InputError(
-            f"--vocabulary {vocabulary}: byte-level BPE needs {SMALLEST_VOCABULARY} or more"
-        )
+    check_size(vocabulary)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -50,12 +47,19 @@ def train(texts: Iterable[str], vocabulary: int, path: Path) -> Vocabulary:
     return load(path)
 
 
+def check_size(vocabulary: int) -> None:
+    if vocabulary < SMALLEST_VOCABULARY:
+        raise InputError(
+            f"--vocabulary {vocabulary}: byte-level BPE needs {SMALLEST_VOCABULARY} or more"
+        )
+
+
 def load(path: Path, end_of_document: str = END_OF_DOCUMENT) -> Vocabulary:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a Hugging Face tokenizer.json")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception for every kind of bad file
+    except Exception as error:  # noqa: BLE001 - the library raises no narrower kind
         raise InputError(f"{path}: not a Hugging Face tokenizer.json ({error})") from None
     # A tokenizer.json may carry settings for serving that would cut or pad documents.
     tokenizer.no_truncation()

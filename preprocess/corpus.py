@@ -51,6 +51,7 @@ def build(
     texts: dict[str, Path],
     domain_bytes: int,
 ) -> None:
+    bpe.check_size(vocabulary)
     settings = _settings(vocabulary, texts, domain_bytes)
     present = manifest.read(output / "corpus.json")
     if present is not None and _is_complete(output, present, settings):

@@ -13,6 +13,7 @@ import packages
 import text_from_html
 import text_from_pod
 import text_from_roff
+from failures import InputError
 
 Places = dict[str, Path]  # unpacked packages by name
 PAGE = 16_000  # characters of the longest document
@@ -85,7 +86,14 @@ def debian(packages_folder: Path) -> list[Domain]:
 def folder(place: Path) -> Iterator[str]:
     """The .txt files of a folder and its subfolders."""
     for path in sorted(place.rglob("*.txt")):
-        yield from pages(path.read_text(encoding="utf-8"))
+        yield from pages(read(path))
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; expected UTF-8 text") from None
 
 
 def pages(text: str, cuts: Iterable[str] = ("\n\n", "\n")) -> Iterator[str]:
@@ -184,7 +192,7 @@ def python(places: Places) -> Iterator[str]:
     for place in places.values():
         for path in sorted(place.glob("usr/lib/python3*/**/*.py")):
             if not path.is_symlink() and not NOT_PROGRAMS.search(str(path)):
-                code = path.read_text(encoding="utf-8").replace("\f", "")
+                code = read(path).replace("\f", "")
                 yield from pages(code, CODE_CUTS)
 
 
@@ -198,7 +206,7 @@ NOT_PERL_PROSE = {
 def perl(places: Places) -> Iterator[str]:
     for path in sorted(places["perl-doc"].glob("usr/share/perl/*/pod/*.pod")):
         if path.stem not in NOT_PERL_PROSE:
-            yield from pages(text_from_pod.text(_read(path)))
+            yield from pages(text_from_pod.text(_read_any(path)))
 
 
 # Notes on the project or the translators, the same on every page.
@@ -208,7 +216,7 @@ CLOSING_SECTIONS = re.compile(r"\n(?:COLOPHON|TRADUCTION)\n.*", re.DOTALL)
 def manual(places: Places) -> Iterator[str]:
     for place in places.values():
         for path in sorted(place.glob("usr/share/man/**/man[0-9]/*.gz")):
-            if not path.is_symlink() and (text := text_from_roff.text(_read(path))):
+            if not path.is_symlink() and (text := text_from_roff.text(_read_any(path))):
                 yield from pages(CLOSING_SECTIONS.sub("", text))
 
 
@@ -222,12 +230,12 @@ NOT_ESSAYS = {
 def politics(places: Places) -> Iterator[str]:
     for path in sorted((places["anarchism"] / "usr/share/doc/anarchism/html").glob("*.html")):
         if path.stem not in NOT_ESSAYS:
-            for section in text_from_html.sections(_read(path)):
+            for section in text_from_html.sections(_read_any(path)):
                 if len(section) > 200:  # a heading alone is no document
                     yield from pages(section)
 
 
-def _read(path: Path) -> str:
+def _read_any(path: Path) -> str:
     """Text of an age in which UTF-8 was not yet everywhere."""
     data = path.read_bytes()
     data = gzip.decompress(data) if path.suffix == ".gz" else data

@@ -20,12 +20,15 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from failures import InputError
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11
 
 MAGIC = b"MMIDIDX\0\0"
 VERSION = 1
@@ -80,7 +83,7 @@ class Writer:
         self.bin_sha256.update(data)
         self._lengths.append(np.asarray(lengths, dtype="<i4"))
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -28,6 +28,7 @@ def fetch(names: list[str], folder: Path) -> list[Package]:
     folder.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names if not list(folder.glob(f"{name}_*.deb"))]
     if missing:
+        print(f"downloading {len(missing)} packages to {folder}: {' '.join(missing)}", flush=True)
         # apt-get writes under the final name: what was cut short must not look complete.
         with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as download:
             _run("apt-get", "download", "-qq", *missing, cwd=Path(download))

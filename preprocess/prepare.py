@@ -13,6 +13,7 @@ from pathlib import Path
 
 import bpe
 import corpus
+import domains
 import encode
 import indexed_dataset
 import manifest
@@ -36,9 +37,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
     except Failure as failure:
         print(f"prepare.py: {failure}", file=sys.stderr)
         return failure.status
+    except BrokenPipeError:  # who reads our output, head for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         print(f"prepare.py: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return Failure.status
@@ -186,7 +191,7 @@ def tokenizer_command(arguments: argparse.Namespace) -> None:
 def _texts(inputs: list[Path], key: str) -> Iterator[str]:
     for path in inputs:
         if path.suffix == ".txt" and path.is_file():
-            yield path.read_text(encoding="utf-8")
+            yield domains.read(path)
             continue
         for shard in shards.find([path]):
             for chunk in shards.chunks(shard):

@@ -25,15 +25,12 @@ ESCAPE = re.compile(
 )
 PLAIN = {**dict.fromkeys(" ~0", " "), **dict.fromkeys("e\\", "\\"), "t": "\t", "-": "-", ".": "."}
 PLAIN |= {"'": "'", "`": "`", '"': '"', "(": "("}
-SPECIAL = dict(
-    pair.split(":", 1)
-    for pair in (
-        "aq:' oq:' cq:' dq:\" lq:\" rq:\" ga:` ti:~ ha:^ rs:\\ bu:• em:— en:– hy:- mi:- la:< ra:> "
-        "lB:[ rB:] bv:| ba:| or:| at:@ sh:# Do:$ de:° co:© rg:® R:® tm:™ Tm:™ mu:× +-:± mc:µ ->:→ "
-        "<-:← <=:≤ >=:≥ !=:≠ if:∞ no:¬ di:÷ Fo:« Fc:» sc:§ *m:μ *p:π 12:½ 14:¼ Po:£ pl:+ eq:= "
-        "**:* sr:√ ss:ß mo:∈"
-    ).split()
-)
+CHARACTERS = """
+    aq:' oq:' cq:' dq:" lq:" rq:" ga:` ti:~ ha:^ rs:\\ bu:• em:— en:– hy:- mi:- la:< ra:> lB:[ rB:]
+    bv:| ba:| or:| at:@ sh:# Do:$ de:° co:© rg:® R:® tm:™ Tm:™ mu:× +-:± mc:µ ->:→ <-:← <=:≤ >=:≥
+    !=:≠ if:∞ no:¬ di:÷ Fo:« Fc:» sc:§ *m:μ *p:π 12:½ 14:¼ Po:£ pl:+ eq:= **:* sr:√ ss:ß mo:∈
+"""
+SPECIAL = dict(pair.split(":", 1) for pair in CHARACTERS.split())
 ACCENTS = {"'": "\u0301", "`": "\u0300", ":": "\u0308", "^": "\u0302", "~": "\u0303", ",": "\u0327"}
 ARGUMENT = re.compile(r'"((?:[^"]|"")*)"?|((?:\\.|[^\s\\])+)')
 MARK = re.compile(r"[^\w\s]|\(?\w{1,2}[.)]|")  # of a list item: a bullet, 1., (a)
@@ -63,12 +60,8 @@ def _escaped(match: re.Match[str]) -> str:
     if re.fullmatch(r"u[0-9A-F]{4,6}", name):
         return chr(int(name[1:], 16))
     if len(name) == 2 and name[0] in ACCENTS and name[1].isalpha():
-        return _composed(name[1], ACCENTS[name[0]])
+        return normalize("NFC", name[1] + ACCENTS[name[0]])
     return SPECIAL.get(name, "")
-
-
-def _composed(letter: str, accent: str) -> str:
-    return normalize("NFC", letter + accent)
 
 
 def _arguments(rest: str) -> list[str]:

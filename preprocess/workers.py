@@ -93,6 +93,6 @@ def _serve(pipe: Connection, make: Callable[[], Callable]) -> None:
         try:
             work = work or make()
             result = work(item)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the parent raises it
             result = error
         pipe.send(result)

@@ -1,9 +1,9 @@
 #include "kernels/matmul/portable.hpp"
 
-#include <type_traits>
 #include <utility>
 
 #include "kernels/matmul/tiling.hpp"
+#include "kernels/team.hpp"
 
 namespace hearth::kernels {
 
@@ -26,16 +26,18 @@ struct Blocking<false> {
 
 // scratch[strip][p][i] = element (i of the strip, p): strips of `width` rows of `from`, zero
 // beyond its end. Elements are `stride` apart along the strip and `depth_stride` along p.
-template <int width, class T, class Team>
-KOKKOS_INLINE_FUNCTION void pack(const Team& team, const T* from, Index stride, Index depth_stride,
-                                 int extent, int depth, T* scratch) {
+template <int width, class T, class TeamMember>
+KOKKOS_INLINE_FUNCTION void pack(const TeamMember& team, const T* from, Index stride,
+                                 Index depth_stride, int extent, int depth, T* scratch) {
   const int strips = (extent + width - 1) / width;
   Kokkos::parallel_for(Kokkos::TeamThreadRange(team, strips * depth), [&](const int item) {
     const int strip = item / depth, p = item % depth;
     const T* source = from + strip * width * stride + p * depth_stride;
     T* target = scratch + (strip * depth + p) * width;
     const int valid = extent - strip * width;
-    if (valid >= width) {
+    if (valid >= width && stride == 1) {
+      for (int i = 0; i < width; ++i) target[i] = source[i];
+    } else if (valid >= width) {
       for (int i = 0; i < width; ++i) target[i] = source[i * stride];
     } else {
       for (int i = 0; i < width; ++i) target[i] = i < valid ? source[i * stride] : T(0);
@@ -71,7 +73,7 @@ KOKKOS_INLINE_FUNCTION void multiply_block(std::integer_sequence<int, i...>, con
 
 template <class T>
 void run_portable(const std::vector<Problem<T>>& problems, Operation operation, Output output) {
-  using Block = Blocking<std::is_same_v<Exec, HostExec>>;
+  using Block = Blocking<on_host>;
   constexpr int rows = Block::rows, columns = Block::columns;
 
   Index tiles = 0;

@@ -1,7 +1,7 @@
 // Cutting the output of problems into tiles, by shape alone.
 #pragma once
 
-#include <Kokkos_Macros.hpp>
+#include <algorithm>
 #include <vector>
 
 #include "base/types.hpp"
@@ -9,21 +9,24 @@
 
 namespace hearth::kernels {
 
-// One axis cut into parts as even as multiples of `multiple` allow, none above `limit`.
+// One axis cut into parts as even as multiples of `multiple` allow, none above `limit` (which is a
+// multiple itself).
 struct Cut {
   Index extent, part, parts;
 
-  Cut() = default;
   Cut(Index extent_, Index limit, Index multiple) : extent(extent_) {
-    const Index least = (extent + limit - 1) / limit;
-    part = ((extent + least - 1) / least + multiple - 1) / multiple * multiple;
-    parts = (extent + part - 1) / part;
+    const Index least = divide_up(std::max(extent, Index{1}), limit);
+    part = std::max(divide_up(divide_up(extent, least), multiple), Index{1}) * multiple;
+    parts = divide_up(extent, part);
   }
 
   [[nodiscard]] KOKKOS_INLINE_FUNCTION Index begin(Index i) const { return i * part; }
   [[nodiscard]] KOKKOS_INLINE_FUNCTION Index size(Index i) const {
     return extent - i * part < part ? extent - i * part : part;
   }
+
+ private:
+  static Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
 };
 
 // A problem and the numbers [first, first + rows.parts · columns.parts) of its tiles.

@@ -50,8 +50,8 @@ Attended<S> attention(const std::vector<AttentionSegment>& segments, const Atten
   for (const AttentionSegment& segment : segments) {
     for (Index t = segment.query_begin; t < segment.query_end; ++t) {
       for (Index head = 0; head < shape.heads; ++head) {
-        const Vector<S> s = attention_scores(shape, q, k, t, head, segment.key_begin,
-                                             visible_end(segment, t));
+        const Vector<S> s =
+            attention_scores(shape, q, k, t, head, segment.key_begin, visible_end(segment, t));
         double largest = s.empty() ? 0 : real_part(s[0]);
         for (const S& value : s) largest = std::max(largest, real_part(value));
         S sum(0);
@@ -90,8 +90,8 @@ AttentionGradients<S> attention_backward(const std::vector<AttentionSegment>& se
     for (Index t = segment.query_begin; t < segment.query_end; ++t) {
       for (Index head = 0; head < shape.heads; ++head) {
         const Index query = shape.query(t, head);
-        const Vector<S> s = attention_scores(shape, q, k, t, head, segment.key_begin,
-                                             visible_end(segment, t));
+        const Vector<S> s =
+            attention_scores(shape, q, k, t, head, segment.key_begin, visible_end(segment, t));
         Vector<S> p, dp;
         S mean(0);
         for (std::size_t j = 0; j < s.size(); ++j) {

@@ -31,8 +31,8 @@ struct NormGradients {
 };
 
 template <class S>
-NormGradients<S> rms_norm_backward(const Vector<S>& dy, const Vector<S>& x,
-                                   const Vector<S>& weight, double epsilon, Index rows) {
+NormGradients<S> rms_norm_backward(const Vector<S>& dy, const Vector<S>& x, const Vector<S>& weight,
+                                   double epsilon, Index rows) {
   const Index width = static_cast<Index>(weight.size());
   const Normed<S> forward = rms_norm(x, weight, epsilon, rows);
   NormGradients<S> result{zeros<S>(rows * width), zeros<S>(width)};

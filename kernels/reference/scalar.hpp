@@ -13,8 +13,12 @@ template <class S>
 using Vector = std::vector<S>;
 
 // Comparisons go by the real part, so that a complex step does not change a branch.
-inline double real_part(double x) { return x; }
-inline double real_part(const std::complex<double>& x) { return x.real(); }
+inline double real_part(double x) {
+  return x;
+}
+inline double real_part(const std::complex<double>& x) {
+  return x.real();
+}
 
 template <class S>
 Vector<S> zeros(Index elements) {

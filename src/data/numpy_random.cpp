@@ -1,5 +1,7 @@
 #include "data/numpy_random.hpp"
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <limits>
 #include <utility>
@@ -22,8 +24,18 @@ void NumpyRandom::shuffle_values(std::span<T> values) {
   if (values.size() > (std::size_t{1} << 32)) {
     throw failure("cannot shuffle ", values.size(), " values; at most 4294967296");
   }
-  for (std::size_t i = values.size(); i-- > 1;) {
-    std::swap(values[i], values[interval(static_cast<std::uint32_t>(i))]);
+  // Partners are drawn some steps ahead of the swaps, so that memory fetches them meanwhile.
+  std::array<std::uint32_t, 64> partner;
+  for (std::size_t last = values.size(); last > 1;) {
+    const std::size_t steps = std::min(partner.size(), last - 1);
+    for (std::size_t step = 0; step < steps; ++step) {
+      partner[step] = interval(static_cast<std::uint32_t>(last - 1 - step));
+      __builtin_prefetch(&values[partner[step]], 1);
+    }
+    for (std::size_t step = 0; step < steps; ++step) {
+      --last;
+      std::swap(values[last], values[partner[step]]);
+    }
   }
 }
 

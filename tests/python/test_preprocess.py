@@ -377,6 +377,11 @@ def test_corpus_bad_input(tmp_path, monkeypatch, folders, capsys):
     (small / "a.txt").write_text("a")
     assert corpus(monkeypatch, output, {"s": small}) == 2
     assert "s: 1 documents cannot be split 95,5,0; 11 or more" in capsys.readouterr().err
+    (small / "a.txt").write_bytes(b"caf\xe9")
+    assert corpus(monkeypatch, output, {"s": small}) == 2
+    assert "a.txt: byte 3 is not UTF-8" in capsys.readouterr().err
+    assert corpus(monkeypatch, output, folders, "--vocabulary=256") == 2
+    assert "--vocabulary 256: byte-level BPE needs 257 or more" in capsys.readouterr().err
     assert contents(output) == {}
 
 
@@ -497,8 +502,9 @@ ship
     place = tmp_path / "usr/share/dictd"
     place.mkdir(parents=True)
     (place / "wn.dict.dz").write_bytes(gzip.compress(entries.encode()))
-    assert list(domains.dictionary({"dict-wn": tmp_path})) == [
-        "boat (noun): a small vessel for travel on water. Synonyms: ship\n"
-        "boat (verb): ride in a boat\n"
-        "ship (noun): large. Antonyms: small"
+    (page,) = domains.dictionary({"dict-wn": tmp_path})
+    assert page.splitlines() == [
+        "boat (noun): a small vessel for travel on water. Synonyms: ship",
+        "boat (verb): ride in a boat",
+        "ship (noun): large. Antonyms: small",
     ]

@@ -19,9 +19,9 @@ TEST_CASE("sources are read from their lines") {
 
 TEST_CASE("what is wrong with a source is named") {
   const auto message = [](const std::vector<std::string>& lines) {
-    const std::string message = message_of([&] { (void)parse_sources(lines); });
-    CHECK(message.find("data.sources: ") == 0);
-    return message;
+    const std::string found = message_of([&] { (void)parse_sources(lines); });
+    CHECK(found.find("data.sources: ") == 0);
+    return found;
   };
   CHECK(message({"data/web"}) ==
         "data.sources: 'data/web' has no ':'; right is name:prefix or name:prefix:weight");

@@ -1,0 +1,83 @@
+// Oracle of kernels/permutation.hpp.
+#pragma once
+
+#include "kernels/reference/scalar.hpp"
+
+namespace hearth::kernels::reference {
+
+// Where the copies of tokens go: as the kernel's arguments, with the row of each copy.
+struct Copies {
+  Index k;
+  std::vector<int> choice, position;      // (tokens, k)
+  std::vector<int> count, segment_begin;  // (experts)
+  Index rows;                             // of all segments, padded to a multiple
+
+  [[nodiscard]] Index tokens() const { return static_cast<Index>(choice.size()) / k; }
+  [[nodiscard]] Index row(Index copy) const { return segment_begin[choice[copy]] + position[copy]; }
+};
+
+// Segments stand in the order of experts, each padded to a multiple of `multiple` rows.
+inline Copies count_copies(const std::vector<int>& choice, Index k, Index experts, int multiple) {
+  Copies copies{k, choice, {}, std::vector<int>(experts, 0), {}, 0};
+  for (const int e : choice) copies.position.push_back(copies.count[e]++);
+  for (const int count : copies.count) {
+    copies.segment_begin.push_back(static_cast<int>(copies.rows));
+    copies.rows += (count + multiple - 1) / multiple * multiple;
+  }
+  return copies;
+}
+
+template <class S>
+Vector<S> dispatch(const Vector<S>& x, Index hidden, const Copies& copies) {
+  Vector<S> rows = zeros<S>(copies.rows * hidden);
+  for (Index copy = 0; copy < copies.tokens() * copies.k; ++copy) {
+    for (Index h = 0; h < hidden; ++h) {
+      rows[copies.row(copy) * hidden + h] = x[copy / copies.k * hidden + h];
+    }
+  }
+  return rows;
+}
+
+template <class S>
+Vector<S> combine(const Vector<S>& rows, Index hidden, const Copies& copies,
+                  const Vector<S>& gate) {
+  Vector<S> y = zeros<S>(copies.tokens() * hidden);
+  for (Index copy = 0; copy < copies.tokens() * copies.k; ++copy) {
+    for (Index h = 0; h < hidden; ++h) {
+      y[copy / copies.k * hidden + h] += gate[copy] * rows[copies.row(copy) * hidden + h];
+    }
+  }
+  return y;
+}
+
+template <class S>
+struct CombineGradients {
+  Vector<S> drows, dgate;
+};
+
+template <class S>
+CombineGradients<S> combine_backward(const Vector<S>& dy, const Vector<S>& rows, Index hidden,
+                                     const Copies& copies, const Vector<S>& gate) {
+  CombineGradients<S> result{zeros<S>(copies.rows * hidden), zeros<S>(copies.tokens() * copies.k)};
+  for (Index copy = 0; copy < copies.tokens() * copies.k; ++copy) {
+    for (Index h = 0; h < hidden; ++h) {
+      const Index at = copies.row(copy) * hidden + h, from = copy / copies.k * hidden + h;
+      result.drows[at] += gate[copy] * dy[from];
+      result.dgate[copy] += dy[from] * rows[at];
+    }
+  }
+  return result;
+}
+
+template <class S>
+Vector<S> dispatch_backward(const Vector<S>& drows, Index hidden, const Copies& copies) {
+  Vector<S> dx = zeros<S>(copies.tokens() * hidden);
+  for (Index copy = 0; copy < copies.tokens() * copies.k; ++copy) {
+    for (Index h = 0; h < hidden; ++h) {
+      dx[copy / copies.k * hidden + h] += drows[copies.row(copy) * hidden + h];
+    }
+  }
+  return dx;
+}
+
+}  // namespace hearth::kernels::reference

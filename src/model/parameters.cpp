@@ -1,0 +1,128 @@
+#include "model/parameters.hpp"
+
+#include <algorithm>
+
+#include "base/error.hpp"
+#include "base/random.hpp"
+
+namespace hearth {
+
+namespace {
+
+template <class T>
+Arena<T> make_arena(const TensorTable& table, Owner owner, const std::vector<Index>& experts) {
+  ArenaLayout layout(table, owner, experts);
+  const Index elements = layout.elements();
+  return {std::move(layout), Array1<T>("weights", elements),
+          Array1<std::int64_t>("gradients", elements)};
+}
+
+template <class A>
+A run_of(const A& array, Index begin, Index elements) {
+  return Kokkos::subview(array, Kokkos::pair<Index, Index>(begin, begin + elements));
+}
+
+}  // namespace
+
+template <class T>
+Parameters<T>::Parameters(TensorTable table, const Mesh& mesh, Index cells)
+    : table_(std::move(table)),
+      local_experts_(mesh.placement.experts_of(mesh.experts.rank())),
+      arenas_{make_arena<T>(table_, Owner::everyone, local_experts_),
+              make_arena<T>(table_, Owner::experts, local_experts_)},
+      overflow_("overflow", 1),
+      cells_(static_cast<double>(cells)) {}
+
+template <class T>
+typename Parameters<T>::Place Parameters<T>::find(const std::string& name) const {
+  const auto entry = std::find_if(table_.begin(), table_.end(),
+                                  [&](const TensorInfo& info) { return info.name == name; });
+  if (entry == table_.end()) throw failure("no tensor is named ", name);
+  if (!entry->alias_of.empty()) return find(entry->alias_of);
+  const Arena<T>& arena = arenas_[static_cast<std::size_t>(entry->owner)];
+  const Index begin = arena.layout.begin(static_cast<int>(entry - table_.begin()));
+  const Index elements = entry->owner == Owner::experts
+                             ? static_cast<Index>(local_experts_.size()) * padded_slice(*entry)
+                             : entry->elements();
+  return {&*entry, begin, elements, &arena};
+}
+
+template <class T>
+Array1<const T> Parameters<T>::vector(const std::string& name) const {
+  const Place place = find(name);
+  return run_of(place.arena->weights, place.begin, place.elements);
+}
+
+template <class T>
+Array2<const T> Parameters<T>::matrix(const std::string& name) const {
+  const Place place = find(name);
+  return Array2<const T>(place.arena->weights.data() + place.begin, place.info->shape[0],
+                         place.info->shape[1]);
+}
+
+template <class T>
+ExpertWeights<T> Parameters<T>::experts(const std::string& name) const {
+  const Place place = find(name);
+  return {{place.arena->weights.data() + place.begin, padded_slice(*place.info),
+           place.info->shape[1], place.info->shape[2]},
+          gradient(name)};
+}
+
+template <class T>
+kernels::GradientSum Parameters<T>::gradient(const std::string& name) const {
+  const Place place = find(name);
+  return {run_of(place.arena->gradients, place.begin, place.elements), overflow_, cells_};
+}
+
+template <class T>
+void Parameters<T>::clear_gradients() {
+  for (const Arena<T>& arena : arenas_) Kokkos::deep_copy(arena.gradients, 0);
+  Kokkos::deep_copy(overflow_, 0);
+}
+
+template <class T>
+Index Parameters<T>::largest_tensor() const {
+  Index largest = 0;
+  for (const TensorInfo& info : table_) {
+    if (info.owner == Owner::everyone) largest = std::max(largest, info.elements());
+  }
+  return largest;
+}
+
+template <class T>
+Index Parameters<T>::largest_stack() const {
+  Index largest = 0;
+  for (const TensorInfo& info : table_) {
+    if (info.owner == Owner::experts) largest = std::max(largest, padded_slice(info));
+  }
+  return largest * static_cast<Index>(local_experts_.size());
+}
+
+template <class T>
+void initialize(const TensorTable& table, const ArenaLayout& layout, std::uint64_t seed,
+                Range range, const HostArray1<T>& weights) {
+  Kokkos::deep_copy(weights, T(0));
+  for (const ArenaLayout::Run& run : layout.runs(range)) {
+    const TensorInfo& info = table[static_cast<std::size_t>(run.tensor)];
+    const Index global = run.slice * info.slice_elements() + run.first;
+    T* const out = weights.data() + (run.begin - range.begin);
+    const RandomStream stream(seed, info.name);
+    const double std = info.init_std;
+    const bool ones = info.initial == Initial::ones;
+    Kokkos::parallel_for(
+        "initialize", Kokkos::RangePolicy<HostExec>(0, run.elements), [=](const Index i) {
+          out[i] = ones ? T(1)
+                        : static_cast<T>(std * stream.normal(static_cast<std::uint64_t>(global + i)));
+        });
+  }
+  HostExec().fence("initialize");
+}
+
+template class Parameters<float>;
+template class Parameters<double>;
+template void initialize<float>(const TensorTable&, const ArenaLayout&, std::uint64_t, Range,
+                                const HostArray1<float>&);
+template void initialize<double>(const TensorTable&, const ArenaLayout&, std::uint64_t, Range,
+                                 const HostArray1<double>&);
+
+}  // namespace hearth

@@ -1,0 +1,66 @@
+#include "catch.hpp"
+#include "kernels/adam.hpp"
+#include "kernels/fixed_point.hpp"
+#include "kernels/reference.hpp"
+#include "support.hpp"
+
+using namespace hearth;
+using namespace hearth::kernels;
+using namespace hearth::testing;
+
+TEMPLATE_TEST_CASE("adam agrees with the reference over several steps", "", float, double) {
+  using T = TestType;
+  const Index elements = GENERATE(0, 1, 4095, 10000);
+  const std::vector<std::uint8_t> decay{1, 0, 1};
+  const auto start = rounded<T>(random_values("weight", elements));
+  const auto weight = to_device<T>(start), first = filled<T>(elements, 0),
+             second = filled<T>(elements, 0);
+  std::vector<reference::AdamElement<double>> expected;
+  for (const double w : start) expected.push_back({w, 0, 0});
+  for (int t = 1; t <= 4; ++t) {
+    const AdamStep step{1e-2,
+                        0.9,
+                        0.999,
+                        1e-8,
+                        0.1,
+                        1 - std::pow(0.9, t),
+                        1 - std::pow(0.999, t),
+                        t % 2 == 0 ? 0.25 : 1.0};
+    std::vector<std::int64_t> g;
+    for (const double x : random_values("g" + std::to_string(t), elements, 1e-3)) {
+      g.push_back(to_fixed(x, gradient_unit));
+    }
+    adam<T>(step, to_device<std::int64_t>(g), to_device<std::uint8_t>(decay), weight, first,
+            second);
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      auto& e = expected[i];
+      e = reference::adam(step, static_cast<double>(g[i]) * gradient_unit,
+                          decay[i / block_elements] != 0, e);
+      // Between steps the arrays hold elements of T.
+      e = {static_cast<T>(e.weight), static_cast<T>(e.first_moment),
+           static_cast<T>(e.second_moment)};
+    }
+  }
+  std::vector<double> w, m, v;
+  for (const auto& e : expected) {
+    w.push_back(e.weight);
+    m.push_back(e.first_moment);
+    v.push_back(e.second_moment);
+  }
+  constexpr double tight = 10 * static_cast<double>(std::numeric_limits<T>::epsilon());
+  CHECK(relative_difference_of(weight, w) < tight);
+  CHECK(relative_difference_of(first, m) < tight);
+  CHECK(relative_difference_of(second, v) < tight);
+}
+
+TEST_CASE("adam: an element without a gradient only decays, and only where decay applies") {
+  const AdamStep step{0.5, 0.9, 0.99, 1e-8, 0.1, 0.1, 0.01, 1.0};
+  const auto weight = filled<double>(2 * block_elements, 2),
+             first = filled<double>(2 * block_elements, 0),
+             second = filled<double>(2 * block_elements, 0);
+  adam<double>(step, filled<std::int64_t>(2 * block_elements, 0),
+               to_device<std::uint8_t>(std::vector<int>{0, 1}), weight, first, second);
+  const auto w = to_host(weight);
+  CHECK(w[block_elements - 1] == 2.0);
+  CHECK(w[block_elements] == Approx(2.0 - 0.5 * 0.1 * 2.0).epsilon(1e-15));
+}

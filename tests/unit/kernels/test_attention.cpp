@@ -1,0 +1,173 @@
+#include "catch.hpp"
+#include "kernels/attention.hpp"
+#include "kernels/reference.hpp"
+#include "support.hpp"
+
+using namespace hearth;
+using namespace hearth::kernels;
+using namespace hearth::testing;
+
+namespace {
+
+using Segments = std::vector<AttentionSegment>;
+
+template <class T>
+struct Problem {
+  reference::AttentionShape shape;
+  std::vector<double> q, k, v, dout;
+
+  explicit Problem(const reference::AttentionShape& s)
+      : shape(s),
+        q(rounded<T>(random_values("q", s.queries * s.heads * s.head_dim))),
+        k(rounded<T>(random_values("k", s.keys * s.kv_heads * s.head_dim))),
+        v(rounded<T>(random_values("v", s.keys * s.kv_heads * s.head_dim))),
+        dout(rounded<T>(random_values("dout", s.queries * s.heads * s.head_dim))) {}
+};
+
+template <class T>
+struct Result {
+  std::vector<T> out, log_sum, dq, dk, dv;
+};
+
+constexpr double untouched = -77;
+
+template <class T>
+Result<T> run(const Problem<T>& p, const Segments& segments) {
+  const auto& s = p.shape;
+  const AttentionPlan plan(segments);
+  const Index width = s.heads * s.head_dim, kv_width = s.kv_heads * s.head_dim;
+  const auto q = to_device<T>(p.q, s.queries, width), k = to_device<T>(p.k, s.keys, kv_width),
+             v = to_device<T>(p.v, s.keys, kv_width), dout = to_device<T>(p.dout, s.queries, width);
+  const auto out = filled_matrix<T>(s.queries, width, untouched),
+             dq = filled_matrix<T>(s.queries, width, untouched);
+  const auto dk = filled_matrix<T>(s.keys, kv_width, untouched),
+             dv = filled_matrix<T>(s.keys, kv_width, untouched);
+  const auto log_sum = filled_matrix<T>(s.queries, s.heads, untouched);
+  attention<T>(plan, q, k, v, s.head_dim, s.scale, out, log_sum);
+  attention_backward<T>(plan, dout, q, k, v, out, log_sum, s.head_dim, s.scale,
+                        filled_matrix<T>(s.queries, s.heads), dq, dk, dv);
+  return {to_host(out), to_host(log_sum), to_host(dq), to_host(dk), to_host(dv)};
+}
+
+template <class T>
+void compare(const reference::AttentionShape& shape, const Segments& segments) {
+  const Problem<T> p(shape);
+  const Result<T> got = run(p, segments);
+  const auto expected = reference::attention(segments, shape, p.q, p.k, p.v);
+  const auto gradients = reference::attention_backward(segments, shape, p.dout, p.q, p.k, p.v);
+  CHECK(relative_difference(got.out, expected.out) < tolerance<T>());
+  CHECK(relative_difference(got.log_sum, expected.log_sum) < tolerance<T>());
+  // The gradients of a query with one key are differences of equal numbers.
+  CHECK(relative_difference(got.dq, gradients.dq, 0.1) < tolerance<T>());
+  CHECK(relative_difference(got.dk, gradients.dk, 0.1) < tolerance<T>());
+  CHECK(relative_difference(got.dv, gradients.dv) < tolerance<T>());
+}
+
+// The rows [begin, begin + rows) of an array whose rows have `width` elements.
+template <class T>
+std::vector<T> rows_of(const std::vector<T>& a, Index width, Index begin, Index rows) {
+  return slice(a, begin * width, rows * width);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("attention and its adjoint agree with the reference", "", float, double) {
+  using T = TestType;
+  SECTION("one sequence") {
+    const Index length = GENERATE(1, 2, 31, 32, 33, 64, 65, 150);
+    CAPTURE(length);
+    compare<T>({length, length, 2, 2, 16, 0.25}, {{0, length, 0, length}});
+  }
+  SECTION("head dimensions") {
+    const Index head_dim = GENERATE(2, 6, 10, 48, 64, 128);
+    CAPTURE(head_dim);
+    compare<T>({70, 70, 1, 1, head_dim, 0.2}, {{0, 70, 0, 70}});
+  }
+  SECTION("grouped queries") {
+    const Index kv_heads = GENERATE(1, 2, 3, 6);
+    CAPTURE(kv_heads);
+    compare<T>({45, 45, 6, kv_heads, 8, 0.4}, {{0, 45, 0, 45}});
+  }
+  SECTION("packed sequences, documents, an empty one") {
+    compare<T>({100, 100, 2, 1, 8, 0.4},
+               {{0, 33, 0, 33}, {33, 34, 33, 34}, {34, 34, 34, 34}, {34, 100, 34, 100}});
+  }
+  SECTION("a key-value cache: fewer queries than keys") {
+    compare<T>({6, 140, 4, 2, 8, 0.4}, {{0, 1, 0, 35}, {1, 4, 35, 101}, {4, 6, 101, 140}});
+  }
+  SECTION("two texts that share their context's keys") {
+    const Segments segments{{0, 40, 0, 40}, {40, 50, 0, 40}};
+    const Problem<T> p({50, 40, 1, 1, 8, 0.4});
+    const auto expected = reference::attention(segments, p.shape, p.q, p.k, p.v);
+    const AttentionPlan plan(segments);
+    const auto out = filled_matrix<T>(50, 8), log_sum = filled_matrix<T>(50, 1);
+    attention<T>(plan, to_device<T>(p.q, 50, 8), to_device<T>(p.k, 40, 8), to_device<T>(p.v, 40, 8),
+                 8, 0.4, out, log_sum);
+    CHECK(relative_difference_of(out, expected.out) < tolerance<T>());
+  }
+}
+
+TEST_CASE("attention: the reference's adjoint is its derivative") {
+  const Segments segments{{0, 3, 0, 3}, {3, 5, 3, 7}};
+  const Problem<double> p({5, 7, 2, 1, 4, 0.5});
+  const auto loss = [&](const auto& q, const auto& k, const auto& v) {
+    return dot(reference::attention(segments, p.shape, q, k, v).out, p.dout);
+  };
+  const auto gradients = reference::attention_backward(segments, p.shape, p.dout, p.q, p.k, p.v);
+  using Z = std::vector<Complex>;
+  const Z q = complex(p.q), k = complex(p.k), v = complex(p.v);
+  const auto by_q = complex_step(p.q, [&](const Z& z) { return loss(z, k, v); });
+  const auto by_k = complex_step(p.k, [&](const Z& z) { return loss(q, z, v); });
+  const auto by_v = complex_step(p.v, [&](const Z& z) { return loss(q, k, z); });
+  CHECK(relative_difference(gradients.dq, by_q) < 1e-13);
+  CHECK(relative_difference(gradients.dk, by_k) < 1e-13);
+  CHECK(relative_difference(gradients.dv, by_v) < 1e-13);
+}
+
+TEST_CASE("attention: a segment's result does not depend on the rest of the plan") {
+  const Index heads = 4, kv_heads = 2, head_dim = 16, length = 77;
+  const Problem<float> all({3 * length, 3 * length, heads, kv_heads, head_dim, 0.25});
+  const Result<float> together = run(all, {{0, length, 0, length},
+                                           {length, 2 * length, length, 2 * length},
+                                           {2 * length, 3 * length, 2 * length, 3 * length}});
+  Problem<float> alone({length, length, heads, kv_heads, head_dim, 0.25});
+  alone.q = rows_of(all.q, heads * head_dim, length, length);
+  alone.k = rows_of(all.k, kv_heads * head_dim, length, length);
+  alone.v = rows_of(all.v, kv_heads * head_dim, length, length);
+  alone.dout = rows_of(all.dout, heads * head_dim, length, length);
+  const Result<float> one = run(alone, {{0, length, 0, length}});
+  CHECK(same_bits(one.out, rows_of(together.out, heads * head_dim, length, length)));
+  CHECK(same_bits(one.log_sum, rows_of(together.log_sum, heads, length, length)));
+  CHECK(same_bits(one.dq, rows_of(together.dq, heads * head_dim, length, length)));
+  CHECK(same_bits(one.dk, rows_of(together.dk, kv_heads * head_dim, length, length)));
+  CHECK(same_bits(one.dv, rows_of(together.dv, kv_heads * head_dim, length, length)));
+}
+
+TEST_CASE("attention leaves rows outside all segments alone") {
+  const Problem<float> p({50, 60, 1, 1, 8, 0.3});
+  const Result<float> got = run(p, {{5, 41, 10, 50}});
+  const auto is_untouched = [](const std::vector<float>& a, Index begin, Index rows) {
+    const auto part = rows_of(a, 8, begin, rows);
+    return std::all_of(part.begin(), part.end(), [](float x) { return x == untouched; });
+  };
+  CHECK((is_untouched(got.out, 0, 5) && is_untouched(got.out, 41, 9)));
+  CHECK((is_untouched(got.dq, 0, 5) && is_untouched(got.dq, 41, 9)));
+  CHECK((is_untouched(got.dk, 0, 10) && is_untouched(got.dk, 50, 10)));
+  CHECK((is_untouched(got.dv, 0, 10) && is_untouched(got.dv, 50, 10)));
+}
+
+TEST_CASE("attention: queries before the first key have no output and no gradient") {
+  const Problem<double> p({40, 3, 1, 1, 4, 0.5});
+  const Result<double> got = run(p, {{0, 40, 0, 3}});
+  const std::vector<double> zero(37 * 4, 0.0);
+  CHECK(relative_difference(rows_of(got.out, 4, 0, 37), zero) == 0);
+  CHECK(relative_difference(rows_of(got.dq, 4, 0, 37), zero) == 0);
+  CHECK(got.log_sum[36] == -std::numeric_limits<double>::infinity());
+  const auto expected = reference::attention({{37, 40, 0, 3}}, p.shape, p.q, p.k, p.v);
+  CHECK(relative_difference(rows_of(got.out, 4, 37, 3), rows_of(expected.out, 4, 37, 3)) < 1e-12);
+}
+
+TEST_CASE("attention of an empty plan does nothing") {
+  run(Problem<float>({0, 0, 2, 1, 8, 0.3}), {});
+  run(Problem<float>({3, 3, 2, 1, 8, 0.3}), {{1, 1, 2, 2}});
+}

@@ -1,0 +1,70 @@
+#include "catch.hpp"
+#include "kernels/fixed_point.hpp"
+#include "kernels/reference.hpp"
+#include "support.hpp"
+
+using namespace hearth;
+using namespace hearth::kernels;
+using namespace hearth::testing;
+
+TEMPLATE_TEST_CASE("a gradient's terms are summed in units of 2^-50", "", float, double) {
+  using T = TestType;
+  const Index elements = GENERATE(0, 1, 511, 4097, 9000);
+  const double cells = 8;
+  auto g = rounded<T>(random_values("g", elements, 1e-3));
+  if (elements > 500) {
+    g[3] = std::numeric_limits<double>::infinity();
+    g[17] = std::numeric_limits<double>::quiet_NaN();
+    g[200] = -1024;    // 8192 with its cells
+    g[201] = -1023.5;  // still fits
+    g[400] = 1e30;
+  }
+  GradientSum gradient{filled<std::int64_t>(elements, 5), filled<std::int64_t>(1, 0), cells};
+  add_gradient<T>(to_device<T>(g), gradient);
+  add_gradient<T>(to_device<T>(g), gradient);
+  std::vector<std::int64_t> expected;
+  std::int64_t overflow = 0;
+  for (const double value : g) {
+    const auto term = reference::fixed_term(value, cells);
+    expected.push_back(5 + 2 * term.value);
+    overflow += 2 * static_cast<int>(term.overflow);
+  }
+  CHECK(to_host(gradient.sum) == expected);
+  CHECK(to_host(gradient.overflow)[0] == overflow);
+  if (elements > 500) CHECK(overflow == 8);
+}
+
+TEST_CASE("rounding to fixed point goes to the nearest even number") {
+  const std::vector<double> value{0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.75};
+  std::vector<double> scaled;
+  for (const double x : value) scaled.push_back(x * statistic_unit);
+  const auto statistic = filled<std::int64_t>(7, 10);
+  add_statistic(to_device<double>(scaled), statistic);
+  CHECK(to_host(statistic) == std::vector<std::int64_t>{10, 12, 12, 10, 8, 8, 11});
+  CHECK(to_fixed(0.5, 1) == 0);
+  CHECK(to_fixed(3.5, 1) == 4);
+}
+
+TEST_CASE("a squared norm agrees with the reference and is the sum of its blocks'") {
+  const Index blocks = GENERATE(0, 1, 2, 9);
+  const double size = GENERATE(1e-9, 1e-3, 1.0, 1000.0);
+  CAPTURE(blocks, size);
+  std::vector<std::int64_t> g;
+  for (const double x : random_values("g", blocks * block_elements, size)) {
+    g.push_back(to_fixed(x, gradient_unit));
+  }
+  const SquaredNorm norm = squared_norm(to_device<std::int64_t>(g));
+  const double expected = reference::squared_norm(g);
+  // Two integers keep an absolute 2^-66 per block.
+  CHECK(std::abs(norm.value() - expected) <=
+        1e-13 * expected + static_cast<double>(blocks) * 0x1p-65);
+  SquaredNorm sum;
+  for (Index block = blocks - 1; block >= 0; --block) {
+    const auto part =
+        squared_norm(to_device<std::int64_t>(slice(g, block * block_elements, block_elements)));
+    sum.high += part.high;
+    sum.low += part.low;
+  }
+  CHECK(sum.high == norm.high);
+  CHECK(sum.low == norm.low);
+}
