@@ -1,0 +1,46 @@
+// The folder that one run writes, and the lock that keeps a second run out. The first rank only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace hearth {
+
+class OutputDirectory {
+ public:
+  // Makes the folder and its checkpoints/, takes the lock and removes what an earlier run left
+  // half written. Throws input_error where the folder cannot be written, or where another run
+  // that may be alive holds the lock. A lock of this host whose process is gone is taken over.
+  explicit OutputDirectory(const std::string& path);
+  // Releases the lock.
+  ~OutputDirectory();
+  OutputDirectory(const OutputDirectory&) = delete;
+  OutputDirectory& operator=(const OutputDirectory&) = delete;
+
+  [[nodiscard]] const std::string& path() const { return path_; }
+  // "<path>/<name>".
+  [[nodiscard]] std::string file(const std::string& name) const;
+  // "<path>/checkpoints/step_<8 digits>.h5".
+  [[nodiscard]] std::string checkpoint(std::int64_t step) const;
+
+  struct Checkpoint {
+    std::int64_t step;
+    std::string path;
+  };
+  // Newest first.
+  [[nodiscard]] std::vector<Checkpoint> checkpoints() const;
+
+  // Removes all but the `keep` newest checkpoints; 0 keeps all. Returns the paths removed.
+  std::vector<std::string> prune(std::int64_t keep) const;
+
+ private:
+  void take_lock();
+  void remove_temporary_files() const;
+
+  std::string path_;
+  std::string lock_;     // the lock file
+  std::string content_;  // what it says while this run holds it
+};
+
+}  // namespace hearth

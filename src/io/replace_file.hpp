@@ -1,0 +1,28 @@
+// Files appear whole or not at all: written under a temporary name, forced to the disk, renamed.
+#pragma once
+
+#include <string>
+
+namespace hearth {
+
+inline constexpr const char* temporary_suffix = ".tmp";
+
+// The name in the same folder under which `path` is prepared; there is one writer at a time
+// (output_directory.hpp).
+[[nodiscard]] std::string temporary_name(const std::string& path);
+
+// Forces a file's contents to the disk, or throws failure: this is where a full disk or a quota
+// on a network file system may show first.
+void sync_file(const std::string& path);
+
+// Asks for the blocks of `bytes` bytes, so that a full disk is found before anything is written.
+// Does nothing on a file system that cannot.
+void reserve_space(const std::string& path, std::size_t bytes);
+
+// Gives a synced file its final name, replacing what had it, and makes the name permanent.
+void publish(const std::string& temporary, const std::string& path);
+
+// Removes a file if it is there. Never throws.
+void discard(const std::string& path) noexcept;
+
+}  // namespace hearth

@@ -1,0 +1,27 @@
+// Which checkpoint a run resumes from.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint.hpp"
+#include "io/output_directory.hpp"
+
+namespace hearth {
+
+struct ResumePoint {
+  std::string path;
+  CheckpointHeader header;
+};
+
+// The newest checkpoint before step `before` that opens and whose header can be read; none when
+// there is none. Adds a line to `notes` for each damaged one passed over. When the tensors of the
+// one found turn out damaged, ask again with its step as `before`. The first rank only.
+[[nodiscard]] std::optional<ResumePoint> find_resume_point(
+    const OutputDirectory& output, std::vector<std::string>& notes,
+    std::int64_t before = std::numeric_limits<std::int64_t>::max());
+
+}  // namespace hearth

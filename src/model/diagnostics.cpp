@@ -1,0 +1,28 @@
+#include "model/diagnostics.hpp"
+
+namespace hearth {
+
+StepSums::StepSums(const Config& config, Index sources)
+    : sources_(sources),
+      moe_layers_(config.moe_layers()),
+      experts_(config.moe.experts),
+      values_("step sums", layer_begin(config.moe_layers())) {}
+
+IntervalCounts::IntervalCounts(const Config& config, Index data_sources) {
+  const Index experts = config.moe.experts;
+  for (Index layer = 0; layer < config.moe_layers(); ++layer) {
+    pairs.emplace_back("pair counts", experts, experts);
+    sources.emplace_back("source counts", data_sources, experts);
+    if (config.statistics.token_counts) {
+      tokens.emplace_back("token counts", config.model.vocabulary, experts);
+    }
+  }
+}
+
+void IntervalCounts::clear() {
+  for (auto* group : {&pairs, &tokens, &sources}) {
+    for (const auto& counts : *group) Kokkos::deep_copy(counts, 0);
+  }
+}
+
+}  // namespace hearth

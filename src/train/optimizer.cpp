@@ -1,0 +1,110 @@
+#include "train/optimizer.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "train/schedule.hpp"
+
+namespace hearth {
+
+namespace {
+
+constexpr std::array owners = {Owner::everyone, Owner::experts};
+
+Array1<std::uint8_t> decay_by_block(const TensorTable& table, const ArenaLayout& layout,
+                                    Range range) {
+  const Index blocks = range.size() / kernels::block_elements;
+  HostArray1<std::uint8_t> decay("decay", blocks);
+  for (const ArenaLayout::Run& run : layout.runs(range)) {
+    const bool applies = table[static_cast<std::size_t>(run.tensor)].decay;
+    const Index first = (run.begin - range.begin) / kernels::block_elements;
+    for (Index b = 0; b < kernels::whole_blocks(run.elements); ++b) decay(first + b) = applies;
+  }
+  return Kokkos::create_mirror_view_and_copy(Memory(), decay);
+}
+
+}  // namespace
+
+template <class T>
+Optimizer<T>::Optimizer(const Config& config, Parameters<T>& parameters, const Mesh& mesh,
+                        const DeviceExchange& everyone, const DeviceExchange& data)
+    : config_(config),
+      parameters_(parameters),
+      world_(mesh.world),
+      everyone_(everyone),
+      data_(data) {
+  for (const Owner owner : owners) {
+    const ArenaLayout& layout = parameters.arena(owner).layout;
+    const Communicator& ranks = exchange(owner).communicator();
+    const Range range = layout.shard(ranks.size(), ranks.rank());
+    shards_[static_cast<std::size_t>(owner)] = {
+        range,
+        layout.shard_sizes(ranks.size()),
+        Array1<T>("master weights", range.size()),
+        Array1<T>("first moment", range.size()),
+        Array1<T>("second moment", range.size()),
+        Array1<std::int64_t>("gradient shard", range.size()),
+        decay_by_block(parameters.table(), layout, range)};
+  }
+}
+
+template <class T>
+void Optimizer<T>::initialize() {
+  for (const Owner owner : owners) {
+    const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
+    const auto host = Kokkos::create_mirror_view(shard.weights);
+    hearth::initialize<T>(parameters_.table(), parameters_.arena(owner).layout,
+                          static_cast<std::uint64_t>(config_.run.seed), shard.range, host);
+    Kokkos::deep_copy(shard.weights, host);
+  }
+  spread_weights();
+}
+
+template <class T>
+GradientReport Optimizer<T>::update(std::int64_t step) {
+  // The squared norm's two parts and the count of elements that could not be summed.
+  std::array<std::int64_t, 3> sums = {0, 0, 0};
+  for (const Owner owner : owners) {
+    const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
+    exchange(owner).reduce_scatter(parameters_.arena(owner).gradients, shard.sizes,
+                                   shard.gradient);
+    const kernels::SquaredNorm norm = kernels::squared_norm(shard.gradient);
+    sums[0] += norm.high;
+    sums[1] += norm.low;
+  }
+  std::int64_t overflow = 0;
+  Kokkos::deep_copy(overflow, Kokkos::subview(parameters_.overflow(), 0));
+  sums[2] = overflow;
+  world_.sum(sums);
+  const GradientReport report{std::sqrt(kernels::SquaredNorm{sums[0], sums[1]}.value()), sums[2]};
+  if (report.overflow > 0) return report;
+
+  const OptimizerConfig& o = config_.optimizer;
+  const auto t = static_cast<double>(step + 1);
+  const double scale =
+      o.clip_norm > 0 ? std::min(1.0, o.clip_norm / (report.norm + 1e-6)) : 1.0;
+  const kernels::AdamStep adam{learning_rate(config_, step),     o.beta1,
+                               o.beta2,                          o.epsilon,
+                               o.weight_decay,                   1.0 - std::pow(o.beta1, t),
+                               1.0 - std::pow(o.beta2, t),       scale};
+  for (const Shard<T>& shard : shards_) {
+    kernels::adam<T>(adam, shard.gradient, shard.decay, shard.weights, shard.first_moment,
+                     shard.second_moment);
+  }
+  spread_weights();
+  return report;
+}
+
+template <class T>
+void Optimizer<T>::spread_weights() {
+  for (const Owner owner : owners) {
+    const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
+    exchange(owner).template all_gather<T>(shard.weights, shard.sizes,
+                                           parameters_.arena(owner).weights);
+  }
+}
+
+template class Optimizer<float>;
+template class Optimizer<double>;
+
+}  // namespace hearth

@@ -1,0 +1,59 @@
+// AdamW with master weights and moments shared out over the ranks that hold a tensor.
+#pragma once
+
+#include <array>
+
+#include "kernels/adam.hpp"
+#include "model/parameters.hpp"
+#include "parallel/device_exchange.hpp"
+
+namespace hearth {
+
+// One rank's shard of an arena.
+template <class T>
+struct Shard {
+  Range range;                     // of the arena, in elements; whole blocks
+  std::vector<Index> sizes;        // (ranks that hold the arena)
+  Array1<T> weights;               // (range.size()): the master copy
+  Array1<T> first_moment, second_moment;  // (range.size())
+  Array1<std::int64_t> gradient;   // (range.size())
+  Array1<std::uint8_t> decay;      // (blocks): weight decay applies
+};
+
+struct GradientReport {
+  double norm = 0;            // of the whole gradient, before clipping
+  std::int64_t overflow = 0;  // elements that were not finite or too large
+};
+
+template <class T>
+class Optimizer {
+ public:
+  Optimizer(const Config& config, Parameters<T>& parameters, const Mesh& mesh,
+            const DeviceExchange& everyone, const DeviceExchange& data);
+
+  // Initial weights, a pure function of the seed, and zero moments.
+  void initialize();
+
+  // Sums the gradients over ranks, clips, and updates this rank's shards, for the update with
+  // index `step` from 0. Without effect on the weights where the gradient is not finite.
+  GradientReport update(std::int64_t step);
+
+  // Spreads the master weights to every rank that computes with them.
+  void spread_weights();
+
+  [[nodiscard]] std::array<Shard<T>, 2>& shards() { return shards_; }  // by Owner
+
+ private:
+  [[nodiscard]] const DeviceExchange& exchange(Owner owner) const {
+    return owner == Owner::everyone ? everyone_ : data_;
+  }
+
+  Config config_;
+  Parameters<T>& parameters_;
+  Communicator world_;
+  const DeviceExchange& everyone_;
+  const DeviceExchange& data_;
+  std::array<Shard<T>, 2> shards_;
+};
+
+}  // namespace hearth

@@ -1,0 +1,137 @@
+#include "train/trainer.hpp"
+
+#include "kernels/statistics.hpp"
+#include "train/schedule.hpp"
+#include "train/step_cells.hpp"
+#include "train/upload.hpp"
+
+namespace hearth {
+
+template <class T>
+Trainer<T>::Trainer(const Config& config, const Mesh& mesh, Index sources)
+    : config_(config),
+      mesh_(mesh),
+      everyone_(mesh.world),
+      experts_(mesh.experts),
+      data_(mesh.data),
+      parameters_(make_tensor_table(config), mesh, config.cells_per_step()),
+      transformer_(config_, parameters_, mesh, experts_, matmul_, timers_),
+      optimizer_(config_, parameters_, mesh, everyone_, data_),
+      sums_(config, sources) {}
+
+namespace {
+
+double to_double(std::int64_t fixed) { return static_cast<double>(fixed) * kernels::statistic_unit; }
+
+void add_means(const StepSums& layout, const HostArray1<std::int64_t>& sums, StepReport& report) {
+  std::int64_t loss = 0;
+  for (Index source = 0; source < layout.sources(); ++source) {
+    loss += layout.loss(sums)(source);
+    report.tokens += layout.tokens(sums)(source);
+  }
+  std::int64_t balance = 0, z = 0;
+  for (Index layer = 0; layer < layout.moe_layers(); ++layer) {
+    balance += layout.router_loss(sums, layer)(0);
+    z += layout.router_loss(sums, layer)(1);
+  }
+  report.cross_entropy = to_double(loss) / static_cast<double>(report.tokens);
+  report.balance_loss = to_double(balance);
+  report.z_loss = to_double(z);
+  report.loss = report.cross_entropy + report.balance_loss + report.z_loss;
+}
+
+}  // namespace
+
+template <class T>
+std::vector<DeviceCell> Trainer<T>::load(const Corpus& corpus, std::int64_t step) {
+  const auto phase = timers_.phase("data");
+  const Index global_batch = config_.batch.global_batch;
+  const StepCells share(global_batch, config_.batch.cell_sequences, mesh_.world.size(),
+                        mesh_.world.rank());
+  std::vector<DeviceCell> cells;
+  mesh_.world.together([&] {
+    for (Index round = 0; round < share.rounds(); ++round) {
+      const Range slots = share.sequences(round);
+      cells.push_back(upload(make_cell(corpus, step * global_batch + slots.begin, slots.size(),
+                                       config_.model.vocabulary)));
+    }
+  });
+  return cells;
+}
+
+template <class T>
+StepReport Trainer<T>::step(const std::vector<DeviceCell>& cells, std::int64_t step,
+                            IntervalCounts* counts) {
+  // 1. What the losses are divided by is known before anything is computed.
+  std::array<std::int64_t, 2> all = {0, 0};
+  for (const DeviceCell& cell : cells) {
+    all[0] += cell.tokens;
+    all[1] += cell.targets;
+  }
+  mesh_.world.sum(all);
+  const StepTokens tokens{all[0], all[1]};
+
+  // 2. Forward and backward, cell by cell.
+  parameters_.clear_gradients();
+  sums_.clear();
+  for (const DeviceCell& cell : cells) transformer_.train(cell, tokens, sums_, counts);
+
+  // 3. Sum over ranks, clip, update, spread.
+  GradientReport gradient;
+  {
+    const auto phase = timers_.phase("update");
+    gradient = optimizer_.update(step);
+  }
+
+  // 4. What the step says about itself.
+  StepReport report;
+  report.step = step + 1;
+  report.learning_rate = learning_rate(config_, step);
+  report.gradient_norm = gradient.norm;
+  report.overflow = gradient.overflow;
+  report.sums = HostArray1<std::int64_t>("step sums", sums_.values().extent(0));
+  Kokkos::deep_copy(report.sums, sums_.values());
+  mesh_.world.sum({report.sums.data(), report.sums.size()});
+  add_means(sums_, report.sums, report);
+  return report;
+}
+
+template <class T>
+std::vector<SourceLoss> Trainer<T>::evaluate(const Corpus& corpus, std::int64_t batches) {
+  const Index sources = corpus.sources();
+  const Array1<std::int64_t> loss("validation loss", sources), tokens("validation tokens", sources);
+  for (Index source = 0; source < sources; ++source) {
+    Index sequences = corpus.epoch_samples(static_cast<int>(source));
+    if (batches > 0) sequences = std::min(sequences, batches * config_.batch.global_batch);
+    const StepCells share(sequences, config_.batch.cell_sequences, mesh_.world.size(),
+                          mesh_.world.rank());
+    for (Index round = 0; round < share.rounds(); ++round) {
+      DeviceCell cell;
+      mesh_.world.together([&] {
+        const Range slots = share.sequences(round);
+        cell = upload(make_epoch_cell(corpus, static_cast<int>(source), slots.begin, slots.size(),
+                                      config_.model.vocabulary));
+      });
+      const Array1<const double> token_loss = transformer_.evaluate(cell);
+      kernels::sum_labelled(cell.source, cell.target, token_loss, loss, tokens);
+    }
+  }
+  std::vector<std::int64_t> sums(static_cast<std::size_t>(2 * sources));
+  const Kokkos::View<std::int64_t*, Kokkos::HostSpace> host(sums.data(), 2 * sources);
+  Kokkos::deep_copy(Kokkos::subview(host, std::pair<Index, Index>(0, sources)), loss);
+  Kokkos::deep_copy(Kokkos::subview(host, std::pair<Index, Index>(sources, 2 * sources)), tokens);
+  mesh_.world.sum(sums);
+  const std::vector<std::string> names = corpus.names();
+  std::vector<SourceLoss> result;
+  for (Index s = 0; s < sources; ++s) {
+    const std::int64_t count = host(sources + s);
+    result.push_back({names[static_cast<std::size_t>(s)],
+                      count == 0 ? 0 : to_double(host(s)) / static_cast<double>(count), count});
+  }
+  return result;
+}
+
+template class Trainer<float>;
+template class Trainer<double>;
+
+}  // namespace hearth

@@ -1,0 +1,64 @@
+// One training step, and validation.
+#pragma once
+
+#include "data/corpus.hpp"
+#include "model/transformer.hpp"
+#include "train/optimizer.hpp"
+
+namespace hearth {
+
+// What one step says about itself; the same on every rank and any layout.
+struct StepReport {
+  std::int64_t step = 0;  // steps done, this one included
+  double loss = 0;        // cross-entropy + balance + z, means over the step
+  double cross_entropy = 0, balance_loss = 0, z_loss = 0;  // the latter two with coefficients
+  double learning_rate = 0;
+  double gradient_norm = 0;
+  std::int64_t overflow = 0;  // gradient elements that were not finite or too large
+  std::int64_t tokens = 0;    // target tokens of the step
+  HostArray1<std::int64_t> sums;  // StepSums over all ranks
+};
+
+// Cross-entropy of one data source.
+struct SourceLoss {
+  std::string name;
+  double loss = 0;          // mean in nats per token
+  std::int64_t tokens = 0;  // 0: the split has no whole sequence of this source
+};
+
+template <class T>
+class Trainer {
+ public:
+  // Allocates the model on this rank; weights are those of initialize() or of a checkpoint.
+  Trainer(const Config& config, const Mesh& mesh, Index sources);
+
+  // This rank's cells of step `step`, from 0: a pure function of seed, step and slot in the global
+  // batch; as many on every rank, the last ones perhaps empty. Throws CollectiveError where the
+  // data are unfit.
+  std::vector<DeviceCell> load(const Corpus& corpus, std::int64_t step);
+
+  // Forward and backward of the cells, sum, update. `counts` may be null.
+  StepReport step(const std::vector<DeviceCell>& cells, std::int64_t step, IntervalCounts* counts);
+
+  // Mean loss of each source over `batches` global batches of it (0: all there are) of a corpus of
+  // one pass.
+  std::vector<SourceLoss> evaluate(const Corpus& corpus, std::int64_t batches);
+
+  [[nodiscard]] Parameters<T>& parameters() { return parameters_; }
+  [[nodiscard]] Optimizer<T>& optimizer() { return optimizer_; }
+  [[nodiscard]] const StepSums& sums() const { return sums_; }
+  [[nodiscard]] PhaseTimers& timers() { return timers_; }
+
+ private:
+  Config config_;
+  const Mesh& mesh_;
+  PhaseTimers timers_;
+  kernels::Matmul matmul_;
+  DeviceExchange everyone_, experts_, data_;
+  Parameters<T> parameters_;
+  Transformer<T> transformer_;
+  Optimizer<T> optimizer_;
+  StepSums sums_;
+};
+
+}  // namespace hearth

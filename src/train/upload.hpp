@@ -1,0 +1,11 @@
+// A cell from the host to the execution space's memory.
+#pragma once
+
+#include "data/batch.hpp"
+#include "model/device_cell.hpp"
+
+namespace hearth {
+
+[[nodiscard]] DeviceCell upload(const Cell& cell);
+
+}  // namespace hearth
