@@ -15,9 +15,9 @@ if(NOT MPI_CXX_FOUND)
 endif()
 
 set(HDF5_PREFER_PARALLEL ON)
-find_package(HDF5 1.10 QUIET COMPONENTS C)
+find_package(HDF5 1.10.7 QUIET COMPONENTS C HL)
 if(NOT HDF5_FOUND OR NOT HDF5_IS_PARALLEL)
-  hearth_missing("Parallel HDF5 1.10 or newer" "Debian: libhdf5-openmpi-dev; clusters: a module of HDF5 built with MPI.")
+  hearth_missing("Parallel HDF5 1.10.7 or newer" "Debian: libhdf5-openmpi-dev; clusters: a module of HDF5 built with MPI.")
 endif()
 
 find_package(Boost 1.70 QUIET COMPONENTS program_options)

@@ -14,7 +14,7 @@ struct RouterLossScale {
 };
 
 // loss[0] = weight · balance_loss · experts · Σ_e (mass_e/T) (count_e/(T k)), loss[1] = weight ·
-// z_loss · z_squared/T, added to `loss` in units of statistic_unit; slope[e] = the derivative of
+// z_loss · z_squared/T, added to `loss` in units of mean_unit; slope[e] = the derivative of
 // the former by any token's probability of expert e. The counts are constants, as in FLAME-MoE.
 void router_losses(const RouterLossScale& scale,
                    const Array1<const double>& probability_mass,  // (experts)

@@ -26,14 +26,21 @@ void count_labelled(const Array1<const int>& label, const Array2<const int>& cho
       });
 }
 
-void sum_labelled(const Array1<const int>& label, const Array1<const int>& target,
+void sum_labelled(Index run, const Array1<const int>& label, const Array1<const int>& target,
                   const Array1<const double>& value, const Array1<std::int64_t>& sum,
                   const Array1<std::int64_t>& tokens) {
+  const Index runs = run == 0 ? 0 : static_cast<Index>(label.extent(0)) / run;
   Kokkos::parallel_for(
-      "sum_labelled", Kokkos::RangePolicy<Exec>(0, label.extent(0)), KOKKOS_LAMBDA(const Index t) {
-        if (target(t) < 0) return;
-        Kokkos::atomic_add(&sum(label(t)), to_fixed(value(t), statistic_unit));
-        Kokkos::atomic_inc(&tokens(label(t)));
+      "sum_labelled", Kokkos::RangePolicy<Exec>(0, runs), KOKKOS_LAMBDA(const Index r) {
+        double total = 0;
+        std::int64_t count = 0;
+        for (Index t = r * run; t < (r + 1) * run; ++t) {
+          if (target(t) < 0) continue;
+          total += value(t);
+          ++count;
+        }
+        Kokkos::atomic_add(&sum(label(r * run)), to_fixed(total, statistic_unit));
+        Kokkos::atomic_add(&tokens(label(r * run)), count);
       });
 }
 

@@ -15,12 +15,14 @@ void count_labelled(const Array1<const int>& label,          // (tokens)
                     const Array2<const int>& choice,         // (tokens, k)
                     const Array2<std::int64_t>& count);      // (labels, experts)
 
-// sum[label[t]] += value[t] in units of statistic_unit, tokens[label[t]] += 1, over tokens whose
-// target is not masked (below zero).
-void sum_labelled(const Array1<const int>& label, const Array1<const int>& target,
-                  const Array1<const double>& value,         // (tokens)
-                  const Array1<std::int64_t>& sum,           // (labels)
-                  const Array1<std::int64_t>& tokens);       // (labels)
+// sum[label] += Σ value over each run of `run` consecutive tokens, which have one label (a
+// sequence and its data source), summed in fp64 in order and then in units of statistic_unit;
+// tokens[label] += its tokens. Tokens whose target is masked (below zero) are left out.
+void sum_labelled(Index run, const Array1<const int>& label,  // (tokens)
+                  const Array1<const int>& target,            // (tokens)
+                  const Array1<const double>& value,          // (tokens)
+                  const Array1<std::int64_t>& sum,            // (labels)
+                  const Array1<std::int64_t>& tokens);        // (labels)
 
 // total[i] += count[i].
 void add_counts(const Array1<const int>& count, const Array1<std::int64_t>& total);

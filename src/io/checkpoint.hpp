@@ -23,10 +23,10 @@ inline constexpr const char* second_moment_group = "/optimizer/second_moment";
 // Owner::experts over the data axis. A rank may hold an empty range, but names every group.
 template <class T>
 struct TensorPart {
-  std::string group;            // model_group, ...
+  std::string group;  // model_group, ...
   const ArenaLayout* layout;
-  Range range;                  // elements of the arena
-  Array1<T> values;             // (range.size())
+  Range range;       // elements of the arena
+  Array1<T> values;  // (range.size())
 };
 
 struct CheckpointHeader {
@@ -44,7 +44,7 @@ struct CheckpointHeader {
 
 // Counters of an unfinished interval of statistics, whole on the first rank.
 struct CounterTensor {
-  std::string name;                  // "expert_counts"; the dataset is /statistics/<name>
+  std::string name;  // "expert_counts"; the dataset is /statistics/<name>
   std::vector<Index> dims;
   std::vector<std::string> axes;     // (dims.size())
   std::vector<std::int64_t> values;  // (product of dims) on the first rank, elsewhere empty
@@ -74,9 +74,10 @@ void read_checkpoint(const Communicator& world, const std::string& path, const T
 // The checksum of each tensor of one group, Σ mod 2⁶⁴ of hash_element(global element index, bits)
 // over all ranks' parts: (tensors of the table), zero for an alias. Collective.
 template <class T>
-[[nodiscard]] std::vector<std::uint64_t> tensor_checksums(
-    const Communicator& world, const TensorTable& table, const std::vector<TensorPart<T>>& parts,
-    const std::string& group = model_group);
+[[nodiscard]] std::vector<std::uint64_t> tensor_checksums(const Communicator& world,
+                                                          const TensorTable& table,
+                                                          const std::vector<TensorPart<T>>& parts,
+                                                          const std::string& group = model_group);
 
 // One number for all tensors: their checksums and names, mixed in the table's order.
 [[nodiscard]] std::uint64_t combined_checksum(const TensorTable& table,

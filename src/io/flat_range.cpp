@@ -60,7 +60,9 @@ class BoxFinder {
 
 }  // namespace
 
-Index Box::elements() const { return product(count); }
+Index Box::elements() const {
+  return product(count);
+}
 
 std::vector<Box> flat_boxes(const std::vector<Index>& dims, Range range) {
   if (range.size() <= 0) return {};

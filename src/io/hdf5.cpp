@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <memory>
 #include <numeric>
 #include <type_traits>
 #include <utility>
@@ -95,8 +94,7 @@ std::vector<hsize_t> chunk_shape(const std::vector<Index>& dims, std::size_t ele
 
 }  // namespace
 
-Handle::Handle(Handle&& other) noexcept
-    : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
+Handle::Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
 
 Handle& Handle::operator=(Handle&& other) noexcept {
   if (this != &other) {
@@ -114,11 +112,18 @@ herr_t Handle::reset() {
 
 template <class T>
 hid_t native_type() {
-  if constexpr (std::is_same_v<T, std::int32_t>) return H5T_NATIVE_INT32;
-  if constexpr (std::is_same_v<T, std::int64_t>) return H5T_NATIVE_INT64;
-  if constexpr (std::is_same_v<T, std::uint64_t>) return H5T_NATIVE_UINT64;
-  if constexpr (std::is_same_v<T, float>) return H5T_NATIVE_FLOAT;
-  if constexpr (std::is_same_v<T, double>) return H5T_NATIVE_DOUBLE;
+  if constexpr (std::is_same_v<T, std::int32_t>) {
+    return H5T_NATIVE_INT32;
+  } else if constexpr (std::is_same_v<T, std::int64_t>) {
+    return H5T_NATIVE_INT64;
+  } else if constexpr (std::is_same_v<T, std::uint64_t>) {
+    return H5T_NATIVE_UINT64;
+  } else if constexpr (std::is_same_v<T, float>) {
+    return H5T_NATIVE_FLOAT;
+  } else {
+    static_assert(std::is_same_v<T, double>);
+    return H5T_NATIVE_DOUBLE;
+  }
 }
 
 // ---- Dataset
@@ -133,7 +138,9 @@ Dataset::Dataset(const File& file, std::string name, Handle handle)
   dims_.assign(sizes.begin(), sizes.end());
 }
 
-Index Dataset::elements() const { return product(dims_); }
+Index Dataset::elements() const {
+  return product(dims_);
+}
 
 template <class T>
 bool Dataset::holds() const {
@@ -144,6 +151,11 @@ bool Dataset::holds() const {
 bool Dataset::holds_texts() const {
   const Handle type(H5Dget_type(handle_.id()), H5Tclose);
   return H5Tis_variable_str(type.id()) > 0;
+}
+
+bool Dataset::is_compressed() const {
+  const Handle creation(H5Dget_create_plist(handle_.id()), H5Pclose);
+  return H5Pget_layout(creation.id()) == H5D_CHUNKED;
 }
 
 template <class T, class Transfer>
@@ -240,7 +252,9 @@ void Dataset::attach_scale(const Dataset& scale, int axis) const {
 File::File(std::string path, Handle handle, Status status)
     : path_(std::move(path)), handle_(std::move(handle)), status_(status) {}
 
-Error File::error(const std::string& object) const { return error_of(status_, path_, object); }
+Error File::error(const std::string& object) const {
+  return error_of(status_, path_, object);
+}
 
 File File::create(const std::string& path) {
   const Handle access = file_access(true);
@@ -342,7 +356,8 @@ std::vector<std::string> File::datasets(const std::string& group) const {
   const Handle creation(H5Gget_create_plist(opened.id()), H5Pclose);
   unsigned order = 0;
   H5Pget_link_creation_order(creation.id(), &order);
-  const H5_index_t index = (order & H5P_CRT_ORDER_TRACKED) != 0 ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME;
+  const H5_index_t index =
+      (order & H5P_CRT_ORDER_TRACKED) != 0 ? H5_INDEX_CRT_ORDER : H5_INDEX_NAME;
   H5G_info_t info{};
   if (H5Gget_info(opened.id(), &info) < 0) throw error(group);
 
@@ -474,7 +489,6 @@ T File::get_number(const std::string& object, const std::string& attribute) cons
 std::vector<std::string> File::text_attributes(const std::string& object) const {
   const Handle opened = open_object(object);
   std::vector<std::string> names;
-  // Stops at the first name when HDF5 cannot go on; the callback itself never fails.
   const herr_t walked = H5Aiterate2(
       opened.id(), H5_INDEX_NAME, H5_ITER_INC, nullptr,
       [](hid_t owner, const char* name, const H5A_info_t*, void* into) -> herr_t {
@@ -492,17 +506,17 @@ std::vector<std::string> File::text_attributes(const std::string& object) const 
 
 // ---- The element types
 
-#define HEARTH_HDF5_ELEMENT(T)                                                                 \
-  template hid_t native_type<T>();                                                             \
-  template bool Dataset::holds<T>() const;                                                     \
-  template void Dataset::write<T>(Range, const T*, Index) const;                               \
-  template void Dataset::read<T>(Range, T*, Index) const;                                      \
-  template Dataset File::create_dataset<T>(const std::string&, const std::vector<Index>&,      \
-                                           Storage);                                           \
-  template void File::set_number<T>(const std::string&, const std::string&, T);                \
-  template void File::set_numbers<T>(const std::string&, const std::string&,                   \
-                                     const std::vector<T>&);                                   \
-  template T File::get_number<T>(const std::string&, const std::string&) const;                \
+#define HEARTH_HDF5_ELEMENT(T)                                                            \
+  template hid_t native_type<T>();                                                        \
+  template bool Dataset::holds<T>() const;                                                \
+  template void Dataset::write<T>(Range, const T*, Index) const;                          \
+  template void Dataset::read<T>(Range, T*, Index) const;                                 \
+  template Dataset File::create_dataset<T>(const std::string&, const std::vector<Index>&, \
+                                           Storage);                                      \
+  template void File::set_number<T>(const std::string&, const std::string&, T);           \
+  template void File::set_numbers<T>(const std::string&, const std::string&,              \
+                                     const std::vector<T>&);                              \
+  template T File::get_number<T>(const std::string&, const std::string&) const;           \
   template std::vector<T> File::get_numbers<T>(const std::string&, const std::string&) const;
 
 HEARTH_HDF5_ELEMENT(std::int32_t)

@@ -62,6 +62,7 @@ class Dataset {
   template <class T>
   [[nodiscard]] bool holds() const;
   [[nodiscard]] bool holds_texts() const;
+  [[nodiscard]] bool is_compressed() const;
 
   // Flat elements [range.begin, range.end) in row-major order to and from `values`
   // (range.size()), at most `limit_bytes` in one call of HDF5. Each rank by itself.
@@ -106,8 +107,8 @@ class File {
   // An existing file for writing into its datasets through MPI-IO. Collective, and so is close().
   [[nodiscard]] static File open_parallel(const std::string& path, const Communicator& ranks);
 
-  File(File&&) = default;
-  File& operator=(File&&) = default;
+  File(const File&) = delete;  // Datasets point to it
+  File& operator=(const File&) = delete;
 
   [[nodiscard]] const std::string& path() const { return path_; }
 

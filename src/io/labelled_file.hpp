@@ -13,9 +13,9 @@
 namespace hearth {
 
 struct LabelledArray {
-  using Values = std::variant<std::vector<std::int64_t>, std::vector<double>,
-                              std::vector<std::int32_t>, std::vector<float>,
-                              std::vector<std::string>>;
+  using Values =
+      std::variant<std::vector<std::int64_t>, std::vector<double>, std::vector<std::int32_t>,
+                   std::vector<float>, std::vector<std::string>>;
 
   std::string path;               // "/timing/seconds"
   std::vector<Index> dims;        // the first may be 0: no rows yet
@@ -23,7 +23,7 @@ struct LabelledArray {
                                   // the same group or in the root has that array as its scale
   std::string units;              // "1" for pure numbers
   std::string description;
-  Values values;                  // (product of dims), row-major
+  Values values;  // (product of dims), row-major
   bool compress = false;
   std::optional<double> fill_value = {};  // what absent entries hold; numbers only
 };

@@ -16,7 +16,8 @@ namespace {
 
 class Descriptor {
  public:
-  Descriptor(const std::string& path, int flags) : number_(::open(path.c_str(), flags | O_CLOEXEC)) {
+  Descriptor(const std::string& path, int flags)
+      : number_(::open(path.c_str(), flags | O_CLOEXEC)) {
     if (number_ < 0) throw failure(path, ": cannot be opened: ", std::strerror(errno));
   }
   ~Descriptor() { ::close(number_); }
@@ -38,9 +39,13 @@ void sync(const std::string& path, int flags) {
 
 }  // namespace
 
-std::string temporary_name(const std::string& path) { return path + temporary_suffix; }
+std::string temporary_name(const std::string& path) {
+  return path + temporary_suffix;
+}
 
-void sync_file(const std::string& path) { sync(path, O_RDWR); }
+void sync_file(const std::string& path) {
+  sync(path, O_RDWR);
+}
 
 void reserve_space(const std::string& path, std::size_t bytes) {
   const Descriptor file(path, O_RDWR);
@@ -58,6 +63,8 @@ void publish(const std::string& temporary, const std::string& path) {
   sync(folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY);
 }
 
-void discard(const std::string& path) noexcept { ::unlink(path.c_str()); }
+void discard(const std::string& path) noexcept {
+  ::unlink(path.c_str());
+}
 
 }  // namespace hearth

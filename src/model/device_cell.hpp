@@ -7,6 +7,7 @@ namespace hearth {
 
 struct DeviceCell {
   Index tokens = 0;
+  Index sequence_length = 0;    // tokens of each sequence
   Index targets = 0;            // tokens whose target is not masked
   Array1<const int> token;      // (tokens)
   Array1<const int> target;     // (tokens): below zero where masked

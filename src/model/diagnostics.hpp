@@ -23,7 +23,7 @@ class StepSums {
   template <class A>
   A tokens(const A& a) const { return section(a, sources_, sources_); }        // (sources)
   template <class A>
-  A router_loss(const A& a, Index layer) const {                               // (2) *: balance, z
+  A router_loss(const A& a, Index layer) const {                               // (2) in kernels::mean_unit
     return section(a, layer_begin(layer), 2);
   }
   template <class A>

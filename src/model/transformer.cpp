@@ -139,7 +139,7 @@ void Transformer<T>::train(const DeviceCell& cell, const StepTokens& step, StepS
     if (cell.tokens > 0) {
       kernels::add_gradient<T>(Array1<const T>(dhead.data(), dhead.size()), head_gradient_);
     }
-    kernels::sum_labelled(cell.source, cell.target, loss, sums.loss(sums.values()),
+    kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, loss, sums.loss(sums.values()),
                           sums.tokens(sums.values()));
   }
   const Array2<T> dx = stream_.rows(cell.tokens, model_.hidden);

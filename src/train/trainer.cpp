@@ -35,8 +35,8 @@ void add_means(const StepSums& layout, const HostArray1<std::int64_t>& sums, Ste
     z += layout.router_loss(sums, layer)(1);
   }
   report.cross_entropy = to_double(loss) / static_cast<double>(report.tokens);
-  report.balance_loss = to_double(balance);
-  report.z_loss = to_double(z);
+  report.balance_loss = static_cast<double>(balance) * kernels::mean_unit;
+  report.z_loss = static_cast<double>(z) * kernels::mean_unit;
   report.loss = report.cross_entropy + report.balance_loss + report.z_loss;
 }
 
@@ -113,7 +113,8 @@ std::vector<SourceLoss> Trainer<T>::evaluate(const Corpus& corpus, std::int64_t 
                                       config_.model.vocabulary));
       });
       const Array1<const double> token_loss = transformer_.evaluate(cell);
-      kernels::sum_labelled(cell.source, cell.target, token_loss, loss, tokens);
+      kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, token_loss, loss,
+                            tokens);
     }
   }
   std::vector<std::int64_t> sums(static_cast<std::size_t>(2 * sources));

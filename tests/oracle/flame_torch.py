@@ -253,9 +253,10 @@ def balance_loss(routing: Routing) -> Tensor:
 
     f_i, the share of token copies that expert i received, is piecewise constant.
     """
-    share = routing.chosen.sum(0) / routing.chosen.sum()
     mass = routing.probability.mean(0)
-    return mass.numel() * (mass * share.to(mass.dtype)).sum()
+    # In the model's type: a quotient of integers would be a float32.
+    share = routing.chosen.sum(0).to(mass.dtype) / routing.chosen.sum()
+    return mass.numel() * (mass * share).sum()
 
 
 def z_loss(routing: Routing) -> Tensor:

@@ -1,0 +1,227 @@
+#include "io/output_directory.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <regex>
+#include <sstream>
+
+#include "base/error.hpp"
+#include "io/replace_file.hpp"
+
+namespace hearth {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* checkpoint_folder = "checkpoints";
+
+// Who holds a lock. The birth tells a process from a later one of the same number.
+struct Holder {
+  std::string host;
+  long pid = 0;
+  std::string birth;  // boot and start time; empty where the system does not tell
+};
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+// Empty when no such process runs.
+std::optional<std::string> birth_of(long pid) {
+  std::ifstream file(text("/proc/", pid, "/stat"));
+  std::string line;
+  if (!std::getline(file, line)) return std::nullopt;
+  // The command's name, in parentheses, may hold anything; after it come the state, field 3, and
+  // the start time, field 22, in clock ticks since the boot.
+  std::istringstream fields(line.substr(std::min(line.size(), line.rfind(')') + 1)));
+  std::string state, field;
+  fields >> state;
+  for (int number = 4; number <= 22; ++number) fields >> field;
+  if (state == "Z" || state == "X") return std::nullopt;  // dead, not yet buried
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+  return boot + " " + field;
+}
+
+bool is_alive(const Holder& holder) {
+  if (!fs::exists("/proc/self/stat"))
+    return ::kill(static_cast<pid_t>(holder.pid), 0) == 0 || errno == EPERM;
+  const std::optional<std::string> birth = birth_of(holder.pid);
+  return birth && (holder.birth.empty() || *birth == holder.birth);
+}
+
+std::string lock_content(const Holder& holder) {
+  return text("host ", holder.host, "\nprocess ", holder.pid, "\nbirth ", holder.birth, "\n");
+}
+
+std::optional<Holder> parse_lock(const std::string& content) {
+  Holder holder;
+  std::istringstream lines(content);
+  std::string key;
+  if (!(lines >> key >> holder.host) || key != "host") return std::nullopt;
+  if (!(lines >> key >> holder.pid) || key != "process") return std::nullopt;
+  if (!(lines >> key) || key != "birth") return std::nullopt;
+  lines.ignore(1);
+  std::getline(lines, holder.birth);
+  return holder;
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int number) : number_(number) {}
+  ~Descriptor() {
+    if (number_ >= 0) ::close(number_);
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  [[nodiscard]] int number() const { return number_; }
+
+ private:
+  int number_;
+};
+
+std::string read_all(int file) {
+  std::string content(4096, '\0');
+  const ssize_t bytes = ::pread(file, content.data(), content.size(), 0);
+  content.resize(static_cast<std::size_t>(std::max<ssize_t>(bytes, 0)));
+  return content;
+}
+
+// Replaces the content; false, with errno, when it cannot be put on the disk.
+bool write_all(int file, const std::string& content) {
+  return ::pwrite(file, content.data(), content.size(), 0) ==
+             static_cast<ssize_t>(content.size()) &&
+         ::ftruncate(file, static_cast<off_t>(content.size())) == 0 && ::fsync(file) == 0;
+}
+
+Error cannot_be_written(const std::string& path, const std::string& reason) {
+  return input_error(path, ": cannot be written: ", reason);
+}
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) throw cannot_be_written(path, error.message());
+}
+
+}  // namespace
+
+OutputDirectory::OutputDirectory(const std::string& path)
+    : path_(path), lock_((fs::path(path) / "lock").string()) {
+  make_folder(path_);
+  take_lock();
+  try {
+    const std::string checkpoint_path = file(checkpoint_folder);
+    make_folder(checkpoint_path);
+    const std::string probe = temporary_name(checkpoint_path + "/probe.h5");
+    const Descriptor made(::open(probe.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0666));
+    if (made.number() < 0) throw cannot_be_written(checkpoint_path, std::strerror(errno));
+    remove_temporary_files();
+  } catch (...) {
+    discard(lock_);
+    throw;
+  }
+}
+
+OutputDirectory::~OutputDirectory() {
+  const Descriptor lock(::open(lock_.c_str(), O_RDONLY | O_CLOEXEC));
+  // Someone may have removed the lock by hand and another run taken it.
+  if (lock.number() >= 0 && read_all(lock.number()) == content_) discard(lock_);
+}
+
+void OutputDirectory::take_lock() {
+  const Holder self{host_name(), static_cast<long>(::getpid()), birth_of(::getpid()).value_or("")};
+  content_ = lock_content(self);
+  const Descriptor made(::open(lock_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666));
+  if (made.number() >= 0) {
+    if (write_all(made.number(), content_)) return;
+    const std::string reason = std::strerror(errno);
+    discard(lock_);
+    throw cannot_be_written(path_, reason);
+  }
+  if (errno != EEXIST) throw cannot_be_written(path_, std::strerror(errno));
+
+  const Descriptor found(::open(lock_.c_str(), O_RDWR | O_CLOEXEC));
+  if (found.number() < 0) throw cannot_be_written(lock_, std::strerror(errno));
+  // Only one of several runs that find the holder dead may take over. They are on one host, so the
+  // kernel's lock decides among them; the later ones then read the winner's name.
+  ::flock(found.number(), LOCK_EX);
+  const std::optional<Holder> holder = parse_lock(read_all(found.number()));
+  if (!holder) {
+    throw input_error(lock_, ": does not name who holds it; remove it if no run writes ", path_);
+  }
+  if (holder->host != self.host) {
+    throw input_error(path_, ": is in use by process ", holder->pid, " on host ", holder->host,
+                      "; if that run is gone, remove ", lock_);
+  }
+  if (is_alive(*holder)) {
+    throw input_error(path_, ": is in use by process ", holder->pid, " on this host, ",
+                      holder->host);
+  }
+  if (!write_all(found.number(), content_)) throw cannot_be_written(lock_, std::strerror(errno));
+}
+
+void OutputDirectory::remove_temporary_files() const {
+  for (const std::string& folder : {path_, file(checkpoint_folder)}) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+      const std::string name = entry.path().filename().string();
+      const std::string ending = text(".h5", temporary_suffix);
+      if (name.size() > ending.size() && name.ends_with(ending)) discard(entry.path().string());
+    }
+  }
+}
+
+std::string OutputDirectory::file(const std::string& name) const {
+  return (fs::path(path_) / name).string();
+}
+
+std::string OutputDirectory::checkpoint(std::int64_t step) const {
+  std::array<char, 32> name{};
+  std::snprintf(name.data(), name.size(), "step_%08lld.h5", static_cast<long long>(step));
+  return (fs::path(path_) / checkpoint_folder / name.data()).string();
+}
+
+std::vector<OutputDirectory::Checkpoint> OutputDirectory::checkpoints() const {
+  static const std::regex pattern("step_([0-9]{8,18})\\.h5");
+  std::vector<Checkpoint> found;
+  std::error_code error;
+  for (fs::directory_iterator entry(file(checkpoint_folder), error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    std::smatch match;
+    if (std::regex_match(name, match, pattern)) {
+      found.push_back({std::stoll(match[1]), entry->path().string()});
+    }
+  }
+  if (error) throw input_error(file(checkpoint_folder), ": cannot be read: ", error.message());
+  std::sort(found.begin(), found.end(),
+            [](const Checkpoint& a, const Checkpoint& b) { return a.step > b.step; });
+  return found;
+}
+
+std::vector<std::string> OutputDirectory::prune(std::int64_t keep) const {
+  std::vector<std::string> removed;
+  if (keep <= 0) return removed;
+  const std::vector<Checkpoint> found = checkpoints();
+  for (std::size_t i = static_cast<std::size_t>(keep); i < found.size(); ++i) {
+    discard(found[i].path);
+    removed.push_back(found[i].path);
+  }
+  return removed;
+}
+
+}  // namespace hearth
