@@ -1,5 +1,134 @@
+// hearth: one program for every rank. The steps below are in this order because each needs what
+// the one before it set up, and because an error must find all ranks able to leave together.
+#include <mpi.h>
+#include <sched.h>
+
+#include <Kokkos_Core.hpp>
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <thread>
 
+#include "app/commands.hpp"
 #include "base/version.hpp"
+#include "config/deck.hpp"
+#include "config/options.hpp"
 
-int main() { std::printf("hearth %s (%s)\n", hearth::version, hearth::revision); }
+namespace {
+
+using namespace hearth;
+
+constexpr const char* usage =
+    "usage: hearth COMMAND [DECK] [--section.key=value ...]\n"
+    "\n"
+    "  train DECK               train; resumes from the newest good checkpoint in run.output\n"
+    "  check DECK [--ranks=R]   validate; print the resolved deck, sizes and the decomposition\n"
+    "  evaluate DECK            validation loss of each data source from a checkpoint\n"
+    "  keys                     the deck manual\n"
+    "\n"
+    "On several ranks: mpirun -n R hearth train DECK\n"
+    "Exit status: 0 done, 2 bad usage, deck or data, 75 stopped early at a good checkpoint,\n"
+    "1 any other failure.\n";
+
+struct CommandLine {
+  std::string command, deck;
+  std::vector<std::string> overrides;
+  std::optional<int> ranks;  // --ranks of check
+};
+
+CommandLine parse_command_line(int argc, char** argv) {
+  CommandLine line;
+  line.command = argc > 1 ? argv[1] : "--help";
+  for (int i = 2; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if (line.command == "check" && argument.starts_with("--ranks=")) {
+      const int ranks = std::atoi(argument.c_str() + 8);
+      if (ranks < 1) throw input_error("command line: ", argument, "; expected a number of ranks");
+      line.ranks = ranks;
+    } else if (argument.starts_with("--") || !line.deck.empty()) {
+      line.overrides.push_back(argument);
+    } else {
+      line.deck = argument;
+    }
+  }
+  const bool needs_deck =
+      line.command == "train" || line.command == "check" || line.command == "evaluate";
+  const bool known = needs_deck || line.command == "keys" || line.command == "--help" ||
+                     line.command == "--version";
+  if (!known) {
+    throw input_error("unknown command '", line.command,
+                      "'; expected train, check, evaluate or keys (hearth --help)");
+  }
+  if (needs_deck && line.deck.empty()) {
+    throw input_error("hearth ", line.command, " needs a deck, such as inputs/quickstart.deck");
+  }
+  return line;
+}
+
+// Threads of this rank: the node's cores shared out among its ranks, unless the user said so.
+int threads_per_rank(const Communicator& world) {
+  MPI_Comm node = MPI_COMM_NULL;
+  int ranks = 1;
+  MPI_Comm_split_type(world.mpi(), MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  MPI_Comm_size(node, &ranks);
+  MPI_Comm_free(&node);
+  cpu_set_t bound;
+  CPU_ZERO(&bound);
+  const int allowed = sched_getaffinity(0, sizeof bound, &bound) == 0 ? CPU_COUNT(&bound) : 1;
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, std::min(allowed, cores / ranks));
+}
+
+Status run_command(const CommandLine& line, const Communicator& world) {
+  if (line.command == "--help" || line.command == "--version" || line.command == "keys") {
+    if (!world.is_first()) return Status::done;
+    if (line.command == "--help") std::fputs(usage, stdout);
+    if (line.command == "--version") std::printf("hearth %s (%s)\n%s\n", version, revision, build_description);
+    if (line.command == "keys") std::fputs(deck_manual().c_str(), stdout);
+    return Status::done;
+  }
+  Config config;
+  world.together([&] { config = read_deck(line.deck, line.overrides); });
+  if (line.command == "train") return train_command(config, world);
+  if (line.command == "check") return check_command(config, world, line.ranks.value_or(world.size()));
+  return evaluate_command(config, world);
+}
+
+int run(int argc, char** argv) {
+  const Communicator world = Communicator::world();
+  try {
+    // Step 2. The command line, alike on every rank.
+    CommandLine line;
+    world.together([&] { line = parse_command_line(argc, argv); });
+
+    // Step 3. Kokkos, before the first array and destroyed after the last.
+    Kokkos::InitializationSettings settings;
+    settings.set_disable_warnings(true);
+    if (std::getenv("OMP_NUM_THREADS") == nullptr) settings.set_num_threads(threads_per_rank(world));
+    const Kokkos::ScopeGuard kokkos(settings);
+
+    // Step 4. The command itself: it reads the deck and does the rest.
+    return static_cast<int>(run_command(line, world));
+  } catch (const CollectiveError& error) {
+    // Every rank is here: one speaks, all leave with the same status.
+    if (world.is_first()) std::fprintf(stderr, "hearth: %s\n", error.what());
+    return error.status();
+  } catch (const std::exception& error) {
+    // The other ranks may be waiting for this one in an exchange: they cannot be reached.
+    std::fprintf(stderr, "hearth: rank %d: %s\n", world.rank(), error.what());
+    if (world.size() > 1) MPI_Abort(world.mpi(), static_cast<int>(Status::failure));
+    return static_cast<int>(Status::failure);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Step 1. MPI, before anything that may fail: only then can all ranks fail together.
+  MPI_Init(&argc, &argv);
+  const int status = run(argc, argv);
+  // Step 5. Leave together.
+  MPI_Finalize();
+  return status;
+}

@@ -290,6 +290,7 @@ void File::create_group(const std::string& name) {
     if (group != "/" && !has(group)) {
       const Handle creation(H5Pcreate(H5P_GROUP_CREATE), H5Pclose);
       H5Pset_link_creation_order(creation.id(), creation_order);
+      H5Pset_obj_track_times(creation.id(), false);
       const Handle made(
           H5Gcreate2(handle_.id(), group.c_str(), H5P_DEFAULT, creation.id(), H5P_DEFAULT),
           H5Gclose);
@@ -304,6 +305,8 @@ Dataset File::create_dataset(const std::string& name, const std::vector<Index>& 
   if (const auto slash = name.rfind('/'); slash != 0) create_group(name.substr(0, slash));
   const Handle space = simple_space(dims);
   const Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  // Equal contents make equal files.
+  H5Pset_obj_track_times(creation.id(), false);
   if (product(dims) == 0) storage = Storage::contiguous;  // chunks have at least one element
   if (storage == Storage::compressed) {
     const std::vector<hsize_t> chunk = chunk_shape(dims, element_bytes);

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -15,6 +17,7 @@
 #include <optional>
 #include <regex>
 #include <sstream>
+#include <thread>
 
 #include "base/error.hpp"
 #include "io/replace_file.hpp"
@@ -26,6 +29,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* checkpoint_folder = "checkpoints";
+constexpr int empty_lock_attempts = 20;
+constexpr std::chrono::milliseconds empty_lock_wait(50);
 
 // Who holds a lock. The birth tells a process from a later one of the same number.
 struct Holder {
@@ -146,33 +151,44 @@ OutputDirectory::~OutputDirectory() {
 void OutputDirectory::take_lock() {
   const Holder self{host_name(), static_cast<long>(::getpid()), birth_of(::getpid()).value_or("")};
   content_ = lock_content(self);
-  const Descriptor made(::open(lock_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666));
-  if (made.number() >= 0) {
-    if (write_all(made.number(), content_)) return;
-    const std::string reason = std::strerror(errno);
-    discard(lock_);
-    throw cannot_be_written(path_, reason);
-  }
-  if (errno != EEXIST) throw cannot_be_written(path_, std::strerror(errno));
+  for (int attempt = 0;; ++attempt) {
+    const Descriptor made(::open(lock_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666));
+    if (made.number() >= 0) {
+      if (write_all(made.number(), content_)) return;
+      const std::string reason = std::strerror(errno);
+      discard(lock_);
+      throw cannot_be_written(path_, reason);
+    }
+    if (errno != EEXIST) throw cannot_be_written(path_, std::strerror(errno));
 
-  const Descriptor found(::open(lock_.c_str(), O_RDWR | O_CLOEXEC));
-  if (found.number() < 0) throw cannot_be_written(lock_, std::strerror(errno));
-  // Only one of several runs that find the holder dead may take over. They are on one host, so the
-  // kernel's lock decides among them; the later ones then read the winner's name.
-  ::flock(found.number(), LOCK_EX);
-  const std::optional<Holder> holder = parse_lock(read_all(found.number()));
-  if (!holder) {
-    throw input_error(lock_, ": does not name who holds it; remove it if no run writes ", path_);
+    const Descriptor found(::open(lock_.c_str(), O_RDWR | O_CLOEXEC));
+    if (found.number() < 0 && errno == ENOENT) continue;  // released meanwhile
+    if (found.number() < 0) throw cannot_be_written(lock_, std::strerror(errno));
+    // Only one of several runs that find the holder dead may take over. They are on one host, so
+    // the kernel's lock decides among them; the later ones then read the winner's name.
+    ::flock(found.number(), LOCK_EX);
+    struct stat status {};
+    if (::fstat(found.number(), &status) == 0 && status.st_nlink == 0) continue;
+    const std::string content = read_all(found.number());
+    if (content.empty() && attempt < empty_lock_attempts) {  // its maker is about to write it
+      std::this_thread::sleep_for(empty_lock_wait);
+      continue;
+    }
+    const std::optional<Holder> holder = parse_lock(content);
+    if (!holder) {
+      throw input_error(lock_, ": does not name who holds it; remove it if no run writes ", path_);
+    }
+    if (holder->host != self.host) {
+      throw input_error(path_, ": is in use by process ", holder->pid, " on host ", holder->host,
+                        "; if that run is gone, remove ", lock_);
+    }
+    if (is_alive(*holder)) {
+      throw input_error(path_, ": is in use by process ", holder->pid, " on this host, ",
+                        holder->host);
+    }
+    if (!write_all(found.number(), content_)) throw cannot_be_written(lock_, std::strerror(errno));
+    return;
   }
-  if (holder->host != self.host) {
-    throw input_error(path_, ": is in use by process ", holder->pid, " on host ", holder->host,
-                      "; if that run is gone, remove ", lock_);
-  }
-  if (is_alive(*holder)) {
-    throw input_error(path_, ": is in use by process ", holder->pid, " on this host, ",
-                      holder->host);
-  }
-  if (!write_all(found.number(), content_)) throw cannot_be_written(lock_, std::strerror(errno));
 }
 
 void OutputDirectory::remove_temporary_files() const {

@@ -4,8 +4,18 @@
 
 namespace hearth {
 
+namespace {
+
+RankGrid agreed_grid(const Communicator& all, Index expert_ranks, Index experts) {
+  RankGrid grid;
+  all.together([&] { grid = make_rank_grid(all.size(), expert_ranks, experts); });
+  return grid;
+}
+
+}  // namespace
+
 Mesh::Mesh(const Communicator& all, Index expert_ranks, Index experts_)
-    : grid(make_rank_grid(all.size(), expert_ranks, experts_)),
+    : grid(agreed_grid(all, expert_ranks, experts_)),
       placement(experts_, grid.expert_ranks),
       world(all),
       experts(all.split(grid.data_index(all.rank()))),

@@ -8,7 +8,7 @@
 namespace hearth {
 
 struct Mesh {
-  // Splits the world; every rank calls it. Errors as make_rank_grid.
+  // Splits the world; every rank calls it. Errors as make_rank_grid, collective.
   Mesh(const Communicator& world, Index expert_ranks, Index experts);
 
   RankGrid grid;

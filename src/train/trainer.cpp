@@ -132,6 +132,12 @@ std::vector<SourceLoss> Trainer<T>::evaluate(const Corpus& corpus, std::int64_t 
   return result;
 }
 
+template <class T>
+std::vector<Array2<const int>> Trainer<T>::route(const DeviceCell& cell) {
+  transformer_.evaluate(cell);
+  return transformer_.choices();
+}
+
 template class Trainer<float>;
 template class Trainer<double>;
 

@@ -44,6 +44,9 @@ class Trainer {
   // one pass.
   std::vector<SourceLoss> evaluate(const Corpus& corpus, std::int64_t batches);
 
+  // The experts that a cell's tokens are sent to, by MoE layer. Every rank of the exchange calls it.
+  std::vector<Array2<const int>> route(const DeviceCell& cell);  // (moe layers) of (tokens, k)
+
   [[nodiscard]] Parameters<T>& parameters() { return parameters_; }
   [[nodiscard]] Optimizer<T>& optimizer() { return optimizer_; }
   [[nodiscard]] const StepSums& sums() const { return sums_; }

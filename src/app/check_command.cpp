@@ -1,0 +1,78 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "app/commands.hpp"
+#include "config/deck.hpp"
+#include "model/arena.hpp"
+#include "model/counts.hpp"
+#include "parallel/mesh.hpp"
+
+namespace hearth {
+
+namespace {
+
+constexpr double gibibyte = 1024.0 * 1024.0 * 1024.0;
+
+// What a rank keeps for the whole run, in bytes, of the rank with the most experts.
+struct StateBytes {
+  double weights = 0, gradients = 0, optimizer = 0;
+};
+
+StateBytes state_bytes(const Config& config, const RankGrid& grid) {
+  const double scalar = config.model.compute_type == "fp64" ? 8 : 4;
+  const TensorTable table = make_tensor_table(config);
+  const ExpertPlacement placement(config.moe.experts, grid.expert_ranks);
+  StateBytes bytes;
+  for (const Owner owner : {Owner::everyone, Owner::experts}) {
+    const ArenaLayout layout(table, owner, placement.experts_of(0));
+    const int holders = owner == Owner::everyone ? grid.ranks : grid.data_ranks();
+    const auto all = static_cast<double>(layout.elements());
+    const auto shard = static_cast<double>(layout.shard(holders, 0).size());
+    bytes.weights += scalar * all;
+    bytes.gradients += 8 * all;
+    bytes.optimizer += (3 * scalar + 8) * shard;  // master weights, two moments, summed gradient
+  }
+  return bytes;
+}
+
+}  // namespace
+
+Status check_command(const Config& config, const Communicator& world, int ranks) {
+  world.together([&] {
+    const RankGrid grid = make_rank_grid(ranks, config.parallel.expert_ranks, config.moe.experts);
+    if (!world.is_first()) return;
+    const ParameterCounts paper = paper_parameters(config), truth = true_parameters(config);
+    const auto line = [](const char* name, std::int64_t value) {
+      std::printf("%-44s %lld\n", name, static_cast<long long>(value));
+    };
+    std::printf("%s\n# sizes\n", write_deck(config).c_str());
+    line("active parameters, as the paper counts", paper.active);
+    line("total parameters, as the paper counts", paper.total);
+    line("active parameters, true", truth.active);
+    line("total parameters, true", truth.total);
+    const std::int64_t tokens = config.batch.global_batch * config.model.sequence_length;
+    line("tokens per step", tokens);
+    line("tokens of the run", tokens * config.run.steps);
+    const double flops = training_flops_per_token(config);
+    std::printf("%-44s %.4g\n", "training FLOPs per token", flops);
+    std::printf("%-44s %.4g\n", "training FLOPs of the run",
+                flops * static_cast<double>(tokens) * static_cast<double>(config.run.steps));
+
+    std::printf("\n# decomposition\n%s\n", describe(grid, config.moe.experts).c_str());
+    const Index cells = config.cells_per_step();
+    std::printf("%lld cells a step of up to %lld tokens, %lld to %lld a rank\n",
+                static_cast<long long>(cells), static_cast<long long>(config.cell_tokens()),
+                static_cast<long long>(share(cells, ranks, ranks - 1).size()),
+                static_cast<long long>(share(cells, ranks, 0).size()));
+    const StateBytes bytes = state_bytes(config, grid);
+    std::printf("memory of the first rank, GiB: weights %.3f, gradient sums %.3f, optimizer %.3f\n",
+                bytes.weights / gibibyte, bytes.gradients / gibibyte, bytes.optimizer / gibibyte);
+    if (config.optimizer.epsilon < 1e-12) {
+      std::printf("warning: optimizer.epsilon below 1e-12 is finer than the unit of gradient sums\n");
+    }
+  });
+  return Status::done;
+}
+
+}  // namespace hearth

@@ -1,0 +1,135 @@
+#include "app/run_state.hpp"
+
+#include <cstdio>
+#include <limits>
+
+#include "base/error.hpp"
+#include "base/version.hpp"
+#include "config/deck.hpp"
+#include "io/resume_point.hpp"
+
+namespace hearth {
+
+namespace {
+
+constexpr const char* interval_counter = "open_interval";
+
+CounterTensor make_interval_counter(Index elements, std::vector<std::int64_t> values) {
+  return {interval_counter, {elements}, {"sum"}, std::move(values)};
+}
+
+void say(const Communicator& world, const std::string& line) {
+  if (world.is_first()) std::fprintf(stderr, "%s\n", line.c_str());
+}
+
+}  // namespace
+
+template <class T>
+std::vector<TensorPart<T>> tensor_parts(Trainer<T>& trainer, bool moments) {
+  std::vector<TensorPart<T>> parts;
+  for (const Owner owner : {Owner::everyone, Owner::experts}) {
+    const Shard<T>& shard = trainer.optimizer().shards()[static_cast<std::size_t>(owner)];
+    const ArenaLayout& layout = trainer.parameters().arena(owner).layout;
+    parts.push_back({model_group, &layout, shard.range, shard.weights});
+    if (!moments) continue;
+    parts.push_back({first_moment_group, &layout, shard.range, shard.first_moment});
+    parts.push_back({second_moment_group, &layout, shard.range, shard.second_moment});
+  }
+  return parts;
+}
+
+template <class T>
+std::uint64_t weights_checksum(Trainer<T>& trainer, const Communicator& world) {
+  const TensorTable& table = trainer.parameters().table();
+  return combined_checksum(table, tensor_checksums(world, table, tensor_parts(trainer, false)));
+}
+
+CheckpointHeader run_header(const Config& config, const Mesh& mesh,
+                            const std::string& data_identity) {
+  CheckpointHeader header;
+  header.deck = write_deck(config);
+  header.version = version;
+  header.revision = revision;
+  header.decomposition = describe(mesh.grid, config.moe.experts);
+  header.data_identity = data_identity;
+  return header;
+}
+
+template <class T>
+void save(const std::string& path, const CheckpointHeader& header, const Communicator& world,
+          Trainer<T>& trainer, const std::vector<std::int64_t>& open_interval) {
+  const auto elements = static_cast<Index>(trainer.sums().values().extent(0)) + 1;
+  const std::vector<CounterTensor> counters = {make_interval_counter(
+      elements, world.is_first() ? open_interval : std::vector<std::int64_t>())};
+  write_checkpoint<T>(world, path, header, trainer.parameters().table(),
+                      tensor_parts(trainer, true), counters);
+}
+
+template <class T>
+std::optional<Resumed> resume(const Config& config, const Communicator& world,
+                              const OutputDirectory* output, Trainer<T>& trainer, bool moments) {
+  const bool named = config.checkpoint.resume != "auto" && config.checkpoint.resume != "none";
+  std::int64_t before = std::numeric_limits<std::int64_t>::max();
+  while (true) {
+    std::string path;
+    std::int64_t step = 0;
+    world.together([&] {
+      if (!world.is_first()) return;
+      CheckpointHeader header;
+      if (named) {
+        path = config.checkpoint.resume;
+        header = read_checkpoint_header(path);
+      } else {
+        std::vector<std::string> notes;
+        const auto point = find_resume_point(*output, notes, before);
+        for (const std::string& note : notes) say(world, note);
+        if (!point) return;
+        if (config.checkpoint.resume == "none") {
+          throw input_error(point->path, " is there and checkpoint.resume = none; "
+                            "give another run.output or checkpoint.resume = auto");
+        }
+        path = point->path;
+        header = point->header;
+      }
+      step = header.step;
+      const Config then = parse_deck(header.deck, path);
+      for (const std::string& change : check_resumed(then, config, path)) {
+        say(world, "changed since " + path + ": " + change);
+      }
+    });
+    path = world.broadcast(path);
+    if (path.empty()) return std::nullopt;
+    step = world.max(step);
+
+    auto parts = tensor_parts(trainer, moments);
+    std::vector<CounterTensor> counters;
+    if (moments) {
+      counters.push_back(make_interval_counter(
+          static_cast<Index>(trainer.sums().values().extent(0)) + 1, {}));
+    }
+    try {
+      read_checkpoint<T>(world, path, trainer.parameters().table(), parts, counters);
+    } catch (const CollectiveError& error) {
+      if (named) throw;
+      say(world, text("passed over: ", error.what()));
+      before = step;
+      continue;
+    }
+    trainer.optimizer().spread_weights();
+    return Resumed{step, path,
+                   counters.empty() ? std::vector<std::int64_t>() : counters.front().values};
+  }
+}
+
+#define HEARTH_INSTANTIATE(T)                                                                  \
+  template std::vector<TensorPart<T>> tensor_parts<T>(Trainer<T>&, bool);                      \
+  template std::uint64_t weights_checksum<T>(Trainer<T>&, const Communicator&);                \
+  template void save<T>(const std::string&, const CheckpointHeader&, const Communicator&,      \
+                        Trainer<T>&, const std::vector<std::int64_t>&);                        \
+  template std::optional<Resumed> resume<T>(const Config&, const Communicator&,                \
+                                            const OutputDirectory*, Trainer<T>&, bool)
+HEARTH_INSTANTIATE(float);
+HEARTH_INSTANTIATE(double);
+#undef HEARTH_INSTANTIATE
+
+}  // namespace hearth

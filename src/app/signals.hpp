@@ -1,0 +1,13 @@
+// Requests to stop: signals that job schedulers send, and the deck's wall-clock limit.
+#pragma once
+
+namespace hearth {
+
+// From now on SIGUSR1, SIGTERM and SIGINT ask for a stop at the end of the step instead of killing
+// the process.
+void catch_stop_signals();
+
+// Whether one arrived at this rank.
+[[nodiscard]] bool stop_signal_arrived();
+
+}  // namespace hearth

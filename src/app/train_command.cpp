@@ -1,0 +1,189 @@
+#include <chrono>
+#include <cstdio>
+
+#include "app/commands.hpp"
+#include "app/probe.hpp"
+#include "app/progress.hpp"
+#include "app/run_state.hpp"
+#include "app/signals.hpp"
+
+namespace hearth {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Seconds between two versions of the statistics files while no checkpoint is due.
+constexpr double statistics_period_s = 60;
+
+// Everything that a run writes beside its checkpoints; on the first rank.
+struct Records {
+  TrainingRecord training;
+  RoutingRecord routing;
+  LabelledAttributes attributes;
+
+  void write(const OutputDirectory& output, const PhaseTimers& timers, bool experts) const {
+    training.write(output.file("training.h5"), attributes, timers);
+    if (experts) routing.write(output.file("routing.h5"), attributes);
+  }
+};
+
+std::vector<std::int64_t> flattened(const std::vector<Array2<std::int64_t>>& layers,
+                                    const Communicator& world) {
+  std::vector<std::int64_t> all;
+  for (const auto& layer : layers) {
+    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), layer);
+    all.insert(all.end(), host.data(), host.data() + host.size());
+  }
+  world.sum(all);
+  return all;
+}
+
+template <class T>
+Status train(const Config& config, const Communicator& world) {
+  const Clock::time_point start = Clock::now();
+  catch_stop_signals();
+
+  // 1. Data and layout: whatever is wrong with them is said before anything is written.
+  const Mesh mesh(world, config.parallel.expert_ranks, config.moe.experts);
+  std::optional<Corpus> corpus, validation;
+  world.together([&] {
+    const std::vector<DataSource> sources = parse_sources(config.data.sources);
+    corpus.emplace(sources, config.data.split, Split::train, config.model.sequence_length,
+                   config.run.steps * config.batch.global_batch, config.run.seed);
+    if (SplitShares(config.data.split).has(Split::validation)) {
+      validation.emplace(sources, config.data.split, Split::validation,
+                         config.model.sequence_length, 0, config.run.seed);
+    }
+  });
+
+  // 2. The output directory, locked for this run.
+  std::unique_ptr<OutputDirectory> output;
+  world.together([&] {
+    if (world.is_first()) output = std::make_unique<OutputDirectory>(config.run.output);
+  });
+
+  // 3. The model, from a checkpoint or from the seed.
+  Trainer<T> trainer(config, mesh, corpus->sources());
+  IntervalCounts counts(config, corpus->sources());
+  const Probe probe(config, validation ? &*validation : nullptr, world);
+  CheckpointHeader header = run_header(config, mesh, corpus->identity());
+  Records records{TrainingRecord(corpus->names()),
+                  RoutingRecord(config, corpus->names()),
+                  {{"deck", header.deck},
+                   {"version", header.version},
+                   {"revision", header.revision},
+                   {"data_identity", header.data_identity}}};
+  records.routing.set_probe_tokens(probe.tokens());
+  std::int64_t step = 0;
+  if (const auto resumed = resume(config, world, output.get(), trainer, true)) {
+    step = resumed->step;
+    world.together([&] {
+      if (!world.is_first()) return;
+      std::fprintf(stderr, "resumed from %s at step %lld\n", resumed->path.c_str(),
+                   static_cast<long long>(step));
+      records.training.read(output->file("training.h5"), step);
+      records.routing.read(output->file("routing.h5"), step);
+      records.routing.set_open_interval(resumed->open_interval);
+    });
+  } else {
+    trainer.optimizer().initialize();
+  }
+  const std::int64_t end = config.run.stop_step > 0
+                               ? std::min(config.run.stop_step, config.run.steps)
+                               : config.run.steps;
+  if (step >= end) {
+    if (world.is_first()) {
+      std::fprintf(stderr, "nothing to do: step %lld of %lld is done\n",
+                   static_cast<long long>(step), static_cast<long long>(end));
+    }
+    return Status::done;
+  }
+  std::optional<Progress> progress;
+  world.together([&] {
+    if (!world.is_first()) return;
+    progress.emplace(config, step, output->file("metrics.jsonl"));
+    progress->say(text(header.decomposition, "; first step after ",
+                       static_cast<long>(1000 * seconds_since(start)), " ms"));
+  });
+
+  const auto checkpoint = [&] {
+    RoutingRecord::CheckpointRow row{flattened(counts.pairs, world),
+                                     flattened(counts.sources, world),
+                                     flattened(counts.tokens, world), probe.choices(trainer)};
+    counts.clear();
+    header.step = step;
+    // Statistics before the checkpoint: a checkpoint never stands without its rows.
+    world.together([&] {
+      if (!world.is_first()) return;
+      records.routing.add_checkpoint(step, row);
+      records.write(*output, trainer.timers(), config.moe_layers() > 0);
+    });
+    save(world.broadcast(output ? output->checkpoint(step) : ""), header, world, trainer,
+         records.routing.open_interval());
+    world.together([&] {
+      if (world.is_first()) output->prune(config.checkpoint.keep);
+    });
+  };
+
+  // 4. The steps.
+  Clock::time_point last_write = Clock::now();
+  while (true) {
+    const StepReport report = trainer.step(trainer.load(*corpus, step), step, &counts);
+    if (report.overflow > 0) {
+      throw CollectiveError(
+          static_cast<int>(Status::failure),
+          text("step ", report.step, ": ", report.overflow,
+               " elements of the gradient are not finite or too large (gradient norm ",
+               report.gradient_norm, "); lower optimizer.learning_rate or look at the data"));
+    }
+    ++step;
+
+    const bool validate = validation && (step == end || (config.evaluate.every_steps > 0 &&
+                                                         step % config.evaluate.every_steps == 0));
+    std::vector<SourceLoss> losses;
+    if (validate) losses = trainer.evaluate(*validation, config.evaluate.batches);
+    world.together([&] {
+      if (!world.is_first()) return;
+      records.training.add(report, trainer.sums(), progress->show(report, trainer.sums()));
+      records.routing.add(report, trainer.sums());
+      if (validate) records.training.add_validation(step, losses);
+    });
+
+    // Every rank must come to the same decision: the clock and signals are any rank's.
+    const bool late = config.run.walltime_s > 0 && seconds_since(start) >= config.run.walltime_s;
+    const bool stop = world.max(late || stop_signal_arrived() ? 1 : 0) == 1;
+    if (step == end || stop || step % config.checkpoint.every_steps == 0) {
+      checkpoint();
+      last_write = Clock::now();
+      if (step == end || stop) break;
+    } else if (world.is_first() && seconds_since(last_write) > statistics_period_s) {
+      records.write(*output, trainer.timers(), config.moe_layers() > 0);
+      last_write = Clock::now();
+    }
+  }
+
+  // 5. What a person wants to know at the end.
+  const std::uint64_t checksum = weights_checksum(trainer, world);
+  if (world.is_first()) {
+    char line[80];
+    std::snprintf(line, sizeof line, "step %lld, weights checksum %016llx",
+                  static_cast<long long>(step), static_cast<unsigned long long>(checksum));
+    progress->say(line);
+    progress->say("checkpoint " + output->checkpoint(step));
+  }
+  return step == config.run.steps ? Status::done : Status::requeue;
+}
+
+}  // namespace
+
+Status train_command(const Config& config, const Communicator& world) {
+  return config.model.compute_type == "fp64" ? train<double>(config, world)
+                                             : train<float>(config, world);
+}
+
+}  // namespace hearth

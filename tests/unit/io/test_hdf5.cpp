@@ -1,0 +1,77 @@
+#include <filesystem>
+#include <numeric>
+
+#include "catch.hpp"
+#include "io/hdf5.hpp"
+#include "unit/io/checkpoint_fixture.hpp"
+
+using namespace hearth;
+using fixture::message_of;
+
+TEST_CASE("datasets, groups and attributes come back") {
+  const fixture::TemporaryFolder folder;
+  const std::string path = folder / "file.h5";
+  std::vector<double> values(60);
+  std::iota(values.begin(), values.end(), 0.5);
+  {
+    hdf5::File file = hdf5::File::create(path);
+    file.create_dataset<double>("/z/deep/cube", {3, 4, 5}).write<double>({0, 60}, values.data());
+    file.create_dataset<std::int32_t>("/z/deep/none", {0, 4}, hdf5::Storage::compressed);
+    file.create_dataset<float>("/a", {2});
+    file.create_text_dataset("/names", {3}).write_texts({"one", "", "größe"});
+    file.dataset("/z/deep/cube").set_axes({"x", "y", "z"});
+    file.set_text("/", "fixed", "größe", hdf5::TextStorage::fixed);
+    file.set_text("/z", "variable", "", hdf5::TextStorage::variable);
+    file.set_number("/a", "integer", std::int64_t{-5});
+    file.set_numbers("/a", "list", std::vector<double>{1, 2.5});
+    file.close();
+  }
+  const hdf5::File file = hdf5::File::open(path);
+  CHECK(file.datasets("/") ==
+        std::vector<std::string>{"/a", "/names", "/z/deep/cube", "/z/deep/none"});
+  CHECK(file.datasets("/nothing/there").empty());
+  CHECK(file.has("/z/deep"));
+  CHECK_FALSE(file.has("/z/shallow/cube"));
+  const hdf5::Dataset cube = file.dataset("/z/deep/cube");
+  CHECK(cube.dims() == std::vector<Index>{3, 4, 5});
+  CHECK(cube.axes() == std::vector<std::string>{"x", "y", "z"});
+  CHECK(cube.holds<double>());
+  CHECK_FALSE(cube.holds<float>());
+  std::vector<double> part(31);
+  cube.read<double>({17, 48}, part.data(), 7 * 8);
+  CHECK(std::equal(part.begin(), part.end(), values.begin() + 17));
+  CHECK(file.dataset("/z/deep/none").dims() == std::vector<Index>{0, 4});
+  CHECK(file.dataset("/names").read_texts() == std::vector<std::string>{"one", "", "größe"});
+  CHECK(file.get_text("/", "fixed") == "größe");
+  CHECK(file.get_text("/z", "variable").empty());
+  CHECK(file.get_number<std::int64_t>("/a", "integer") == -5);
+  CHECK(file.get_numbers<double>("/a", "list") == std::vector<double>{1, 2.5});
+  CHECK_FALSE(file.has_attribute("/a", "other"));
+}
+
+TEST_CASE("HDF5's errors become one line") {
+  const fixture::TemporaryFolder folder;
+  int status = 0;
+  const std::string missing = folder / "missing.h5";
+  CHECK(message_of([&] { (void)hdf5::File::open(missing); }, &status) ==
+        missing + ": unable to open file: No such file or directory");
+  CHECK(status == 2);
+  const std::string nowhere = "/proc/hearth.h5";
+  CHECK(message_of([&] { (void)hdf5::File::create(nowhere); }, &status).find(nowhere + ": ") == 0);
+  CHECK(status == 1);
+  const std::string text_file = folder / "text.h5";
+  fixture::write_bytes(text_file, "not HDF5 at all");
+  CHECK(message_of([&] { (void)hdf5::File::open(text_file); }) ==
+        text_file + ": unable to open file: file signature not found");
+
+  const std::string path = folder / "file.h5";
+  hdf5::File file = hdf5::File::create(path);
+  file.create_dataset<float>("/a", {2});
+  for (const auto& message : {message_of([&] { (void)file.dataset("/b"); }),
+                              message_of([&] { (void)file.get_number<double>("/a", "absent"); }),
+                              message_of([&] { file.create_dataset<float>("/a", {3}); })}) {
+    INFO(message);
+    CHECK(message.find(path + ": /") == 0);
+    CHECK(message.find('\n') == std::string::npos);
+  }
+}

@@ -1,0 +1,200 @@
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "catch.hpp"
+#include "io/output_directory.hpp"
+#include "unit/io/checkpoint_fixture.hpp"
+
+using namespace hearth;
+using namespace hearth::fixture;
+
+namespace {
+
+// A process that waits to be ended.
+class Child {
+ public:
+  Child() : pid_(::fork()) {
+    if (pid_ == 0) {
+      for (;;) ::pause();
+    }
+  }
+  ~Child() { end(); }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  void end() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+
+ private:
+  pid_t pid_;
+};
+
+// Replaces what follows `key` on its line.
+std::string with(std::string content, const std::string& key, const std::string& value) {
+  const std::size_t begin = content.find(key) + key.size();
+  return content.replace(begin, content.find('\n', begin) - begin, value);
+}
+
+std::string refusal(const std::string& path) {
+  int status = 0;
+  const std::string message = message_of([&] { const OutputDirectory output(path); }, &status);
+  if (!message.empty()) CHECK(status == 2);
+  return message;
+}
+
+}  // namespace
+
+TEST_CASE("the output directory is made and named") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "runs/one";
+  {
+    const OutputDirectory output(path);
+    CHECK(std::filesystem::is_directory(path + "/checkpoints"));
+    CHECK(output.file("training.h5") == path + "/training.h5");
+    CHECK(output.checkpoint(42) == path + "/checkpoints/step_00000042.h5");
+    CHECK(output.checkpoint(1234567890) == path + "/checkpoints/step_1234567890.h5");
+    CHECK(std::filesystem::exists(path + "/lock"));
+  }
+  CHECK_FALSE(std::filesystem::exists(path + "/lock"));
+  CHECK(std::filesystem::is_empty(path + "/checkpoints"));
+}
+
+TEST_CASE("a directory that cannot be written is refused") {
+  const TemporaryFolder folder;
+  write_bytes(folder / "file", "");
+  CHECK(refusal(folder / "file/run") ==
+        (folder / "file/run") + ": cannot be written: Not a directory");
+  CHECK(refusal("/proc").find("/proc: cannot be written: ") == 0);
+  std::filesystem::create_directory(folder / "run");
+  write_bytes(folder / "run/checkpoints", "");
+  CHECK(refusal(folder / "run").find((folder / "run/checkpoints") + ": cannot be written: ") == 0);
+  CHECK_FALSE(std::filesystem::exists(folder / "run/lock"));
+}
+
+TEST_CASE("the lock keeps a second run out") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "run", lock = path + "/lock";
+  std::string mine;
+  {
+    const OutputDirectory output(path);
+    CHECK(refusal(path).find(
+              text(path, ": is in use by process ", ::getpid(), " on this host, ")) == 0);
+    mine = read_bytes(lock);
+  }
+  SECTION("alive, of unknown birth") {
+    const Child child;
+    write_bytes(lock, with(with(mine, "process ", text(child.pid())), "birth ", ""));
+    CHECK(refusal(path).find(text(path, ": is in use by process ", child.pid())) == 0);
+  }
+  SECTION("dead") {
+    Child child;
+    const std::string theirs = with(with(mine, "process ", text(child.pid())), "birth ", "");
+    child.end();
+    write_bytes(lock, theirs);
+    const OutputDirectory output(path);
+    CHECK(read_bytes(lock) == mine);
+  }
+  SECTION("a later process of the same number") {
+    const Child child;
+    write_bytes(lock, with(mine, "process ", text(child.pid())));  // with this process's birth
+    const OutputDirectory output(path);
+    CHECK(read_bytes(lock) == mine);
+  }
+  SECTION("a longer content is replaced whole") {
+    write_bytes(lock, with(with(mine, "process ", "999999999"), "birth ", std::string(500, 'x')));
+    const OutputDirectory output(path);
+    CHECK(read_bytes(lock) == mine);
+  }
+  SECTION("another host") {
+    write_bytes(lock, with(mine, "host ", "elsewhere"));
+    CHECK(refusal(path) == text(path, ": is in use by process ", ::getpid(),
+                                " on host elsewhere; if that run is gone, remove ", lock));
+    CHECK(std::filesystem::exists(lock));
+  }
+  SECTION("unreadable") {
+    write_bytes(lock, "what is this");
+    CHECK(refusal(path) ==
+          text(lock, ": does not name who holds it; remove it if no run writes ", path));
+  }
+  SECTION("taken from us by hand") {
+    {
+      const OutputDirectory output(path);
+      write_bytes(lock, with(mine, "host ", "elsewhere"));
+    }
+    CHECK(std::filesystem::exists(lock));
+  }
+}
+
+TEST_CASE("of many runs that find a dead holder one takes over") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "run", lock = path + "/lock";
+  { const OutputDirectory output(path); }
+  write_bytes(lock, text(
+                        "host ",
+                        [] {
+                          char name[256] = {};
+                          ::gethostname(name, sizeof name - 1);
+                          return std::string(name);
+                        }(),
+                        "\nprocess 999999999\nbirth x\n"));
+  constexpr int runs = 8;
+  std::vector<pid_t> children;
+  for (int run = 0; run < runs; ++run) {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      bool won = false;
+      try {
+        const OutputDirectory output(path);
+        won = true;
+        ::usleep(1000000);  // longer than the others need to be refused
+      } catch (const Error&) {
+      }
+      ::_exit(won ? 1 : 0);
+    }
+    children.push_back(pid);
+  }
+  int winners = 0;
+  for (const pid_t child : children) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    winners += WEXITSTATUS(status);
+  }
+  CHECK(winners == 1);
+  CHECK_FALSE(std::filesystem::exists(lock));
+}
+
+TEST_CASE("checkpoints are listed newest first, pruned, and stale files removed") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "run";
+  { const OutputDirectory output(path); }
+  const std::string stale = path + "/checkpoints/step_00000009.h5.tmp";
+  write_bytes(stale, "");
+  write_bytes(path + "/training.h5.tmp", "");
+  write_bytes(path + "/notes.tmp", "");
+  const OutputDirectory output(path);
+  CHECK_FALSE(std::filesystem::exists(stale));
+  CHECK_FALSE(std::filesystem::exists(path + "/training.h5.tmp"));
+  CHECK(std::filesystem::exists(path + "/notes.tmp"));
+
+  CHECK(output.checkpoints().empty());
+  for (const std::int64_t step : {7, 100, 123456789, 99}) write_bytes(output.checkpoint(step), "");
+  write_bytes(path + "/checkpoints/step_12.h5", "");
+  write_bytes(path + "/checkpoints/step_00000012.h5.old", "");
+  const auto steps = [&] {
+    std::vector<std::int64_t> list;
+    for (const auto& checkpoint : output.checkpoints()) list.push_back(checkpoint.step);
+    return list;
+  };
+  CHECK(steps() == std::vector<std::int64_t>{123456789, 100, 99, 7});
+  CHECK(output.prune(0).empty());
+  CHECK(output.prune(4).empty());
+  CHECK(output.prune(2) == std::vector<std::string>{output.checkpoint(99), output.checkpoint(7)});
+  CHECK(steps() == std::vector<std::int64_t>{123456789, 100});
+}
