@@ -43,6 +43,22 @@ std::vector<std::int64_t> flattened(const std::vector<Array2<std::int64_t>>& lay
   return all;
 }
 
+std::string validation_line(std::int64_t step, const std::vector<SourceLoss>& losses) {
+  double sum = 0;
+  std::int64_t tokens = 0;
+  std::string by_source;
+  char number[32];
+  for (const SourceLoss& source : losses) {
+    sum += source.loss * static_cast<double>(source.tokens);
+    tokens += source.tokens;
+    std::snprintf(number, sizeof number, " %.4f", source.loss);
+    by_source += ", " + source.name + number;
+  }
+  if (tokens == 0) return "validation: the split has no whole sequence";
+  std::snprintf(number, sizeof number, "%.4f", sum / static_cast<double>(tokens));
+  return text("validation after step ", step, ": loss ", number, by_source);
+}
+
 template <class T>
 Status train(const Config& config, const Communicator& world) {
   const Clock::time_point start = Clock::now();
@@ -143,16 +159,17 @@ Status train(const Config& config, const Communicator& world) {
     }
     ++step;
 
-    const bool validate = validation && (step == end || (config.evaluate.every_steps > 0 &&
-                                                         step % config.evaluate.every_steps == 0));
-    std::vector<SourceLoss> losses;
-    if (validate) losses = trainer.evaluate(*validation, config.evaluate.batches);
     world.together([&] {
       if (!world.is_first()) return;
       records.training.add(report, trainer.sums(), progress->show(report, trainer.sums()));
       records.routing.add(report, trainer.sums());
-      if (validate) records.training.add_validation(step, losses);
     });
+    if (validation && (step == config.run.steps || (config.evaluate.every_steps > 0 &&
+                                       step % config.evaluate.every_steps == 0))) {
+      const auto losses = trainer.evaluate(*validation, config.evaluate.batches);
+      records.training.add_validation(step, losses);
+      if (world.is_first()) progress->say(validation_line(step, losses));
+    }
 
     // Every rank must come to the same decision: the clock and signals are any rank's.
     const bool late = config.run.walltime_s > 0 && seconds_since(start) >= config.run.walltime_s;

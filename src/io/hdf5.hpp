@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "io/replace_file.hpp"
 #include "parallel/communicator.hpp"
 #include "parallel/decomposition.hpp"
 
@@ -99,8 +100,10 @@ class Dataset {
 
 class File {
  public:
-  // A new file in place of an old one, written by this rank alone. Metadata is checksummed
-  // (version 1.8 of the format and up).
+  // A new file by this rank alone, which takes shape in memory (datasets that are not written take
+  // none) and appears at `path` with close(), replacing an old one. HDF5 itself never meets a full
+  // disk: a file that it cannot close makes it crash when the program ends. Metadata is
+  // checksummed (version 1.8 of the format and up).
   [[nodiscard]] static File create(const std::string& path);
   // For reading, by any rank alone.
   [[nodiscard]] static File open(const std::string& path);
@@ -112,8 +115,8 @@ class File {
 
   [[nodiscard]] const std::string& path() const { return path_; }
 
-  // Closes now, for what can only fail here; the destructor closes too, but silently. All Datasets
-  // must be gone.
+  // Closes now; all Datasets must be gone. The destructor closes silently, without saving a new
+  // file.
   void close();
 
   // Groups on the way are made. Compressed chunks hold about 1 MiB.
@@ -151,7 +154,7 @@ class File {
   [[nodiscard]] Error error(const std::string& object) const;
 
  private:
-  File(std::string path, Handle handle, Status status);
+  File(std::string path, Handle handle, Status status, Descriptor memory = Descriptor());
   Dataset create_dataset(const std::string& name, const std::vector<Index>& dims, hid_t type,
                          std::size_t element_bytes, Storage storage);
   [[nodiscard]] Handle open_object(const std::string& object) const;
@@ -162,6 +165,7 @@ class File {
                                              const std::string& attribute) const;
 
   std::string path_;
+  Descriptor memory_;  // where a new file takes shape; otherwise none
   Handle handle_;
   Status status_;  // of its errors
 };

@@ -85,20 +85,6 @@ std::optional<Holder> parse_lock(const std::string& content) {
   return holder;
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  [[nodiscard]] int number() const { return number_; }
-
- private:
-  int number_;
-};
-
 std::string read_all(int file) {
   std::string content(4096, '\0');
   const ssize_t bytes = ::pread(file, content.data(), content.size(), 0);

@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <vector>
 
 #include "base/error.hpp"
 
@@ -14,23 +16,14 @@ namespace hearth {
 
 namespace {
 
-class Descriptor {
- public:
-  Descriptor(const std::string& path, int flags)
-      : number_(::open(path.c_str(), flags | O_CLOEXEC)) {
-    if (number_ < 0) throw failure(path, ": cannot be opened: ", std::strerror(errno));
-  }
-  ~Descriptor() { ::close(number_); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  [[nodiscard]] int number() const { return number_; }
-
- private:
-  int number_;
-};
+Descriptor open_file(const std::string& path, int flags) {
+  Descriptor file(::open(path.c_str(), flags | O_CLOEXEC, 0666));
+  if (file.number() < 0) throw failure(path, ": cannot be opened: ", std::strerror(errno));
+  return file;
+}
 
 void sync(const std::string& path, int flags) {
-  const Descriptor file(path, flags);
+  const Descriptor file = open_file(path, flags);
   // Some file systems cannot sync a folder and say EINVAL; there is nothing more to be done there.
   if (::fsync(file.number()) != 0 && errno != EINVAL) {
     throw failure(path, ": cannot be forced to the disk: ", std::strerror(errno));
@@ -43,12 +36,38 @@ std::string temporary_name(const std::string& path) {
   return path + temporary_suffix;
 }
 
+Descriptor::~Descriptor() {
+  if (number_ >= 0) ::close(number_);
+}
+
+void save(const Descriptor& memory, const std::string& path) {
+  const auto refuse = [&] { return failure(path, ": cannot be written: ", std::strerror(errno)); };
+  const Descriptor file = open_file(path, O_CREAT | O_TRUNC | O_WRONLY);
+  const off_t size = ::lseek(memory.number(), 0, SEEK_END);
+  if (::ftruncate(file.number(), size) != 0) throw refuse();
+  std::vector<char> buffer(std::size_t{1} << 20);
+  off_t begin = 0, end = 0;  // of a stretch that is not a hole
+  while (end < size && (begin = ::lseek(memory.number(), end, SEEK_DATA)) >= 0) {
+    end = ::lseek(memory.number(), begin, SEEK_HOLE);
+    while (begin < end) {
+      const auto want = std::min<off_t>(end - begin, static_cast<off_t>(buffer.size()));
+      const ssize_t got =
+          ::pread(memory.number(), buffer.data(), static_cast<std::size_t>(want), begin);
+      if (got <= 0) throw refuse();
+      const ssize_t put =
+          ::pwrite(file.number(), buffer.data(), static_cast<std::size_t>(got), begin);
+      if (put < 0) throw refuse();
+      begin += put;  // a disk that fills up may take a part first, and refuse the rest
+    }
+  }
+}
+
 void sync_file(const std::string& path) {
   sync(path, O_RDWR);
 }
 
 void reserve_space(const std::string& path, std::size_t bytes) {
-  const Descriptor file(path, O_RDWR);
+  const Descriptor file = open_file(path, O_RDWR);
   if (bytes == 0 || ::fallocate(file.number(), 0, 0, static_cast<off_t>(bytes)) == 0) return;
   if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
     throw failure(path, ": has no room for ", bytes, " bytes: ", std::strerror(errno));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 namespace hearth {
 
@@ -10,6 +11,22 @@ inline constexpr const char* temporary_suffix = ".tmp";
 // The name in the same folder under which `path` is prepared; there is one writer at a time
 // (output_directory.hpp).
 [[nodiscard]] std::string temporary_name(const std::string& path);
+
+// Owner of a file descriptor; negative: none.
+class Descriptor {
+ public:
+  explicit Descriptor(int number = -1) : number_(number) {}
+  ~Descriptor();
+  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  Descriptor& operator=(Descriptor&&) = delete;
+  [[nodiscard]] int number() const { return number_; }
+
+ private:
+  int number_;
+};
+
+// Copies a file in memory to a new file at `path`, leaving out its holes. Throws failure.
+void save(const Descriptor& memory, const std::string& path);
 
 // Forces a file's contents to the disk, or throws failure: this is where a full disk or a quota
 // on a network file system may show first.
