@@ -15,7 +15,7 @@ inline constexpr double mean_unit = 0x1p-50;       // of what is divided by the 
 struct GradientSum {
   Array1<std::int64_t> sum;       // in units of gradient_unit
   Array1<std::int64_t> overflow;  // (1): elements that were not finite or too large
-  double cells = 1;               // terms that the whole sum has, for the limit
+  double cells = 1;               // terms that the whole sum has (cells times uses), for the limit
 };
 
 // Round to nearest even; the caller has checked the range.

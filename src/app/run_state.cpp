@@ -18,6 +18,14 @@ CounterTensor make_interval_counter(Index elements, std::vector<std::int64_t> va
   return {interval_counter, {elements}, {"sum"}, std::move(values)};
 }
 
+std::string one_line(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  for (char& c : text) {
+    if (c == '\n') c = ',';
+  }
+  return text;
+}
+
 void say(const Communicator& world, const std::string& line) {
   if (world.is_first()) std::fprintf(stderr, "%s\n", line.c_str());
 }
@@ -66,8 +74,9 @@ void save(const std::string& path, const CheckpointHeader& header, const Communi
 }
 
 template <class T>
-std::optional<Resumed> resume(const Config& config, const Communicator& world,
-                              const OutputDirectory* output, Trainer<T>& trainer, bool moments) {
+std::optional<Resumed> resume(const Config& config, const std::string& data_identity,
+                              const Communicator& world, const OutputDirectory* output,
+                              Trainer<T>& trainer, bool moments) {
   const bool named = config.checkpoint.resume != "auto" && config.checkpoint.resume != "none";
   std::int64_t before = std::numeric_limits<std::int64_t>::max();
   while (true) {
@@ -95,6 +104,10 @@ std::optional<Resumed> resume(const Config& config, const Communicator& world,
       const Config then = parse_deck(header.deck, path);
       for (const std::string& change : check_resumed(then, config, path)) {
         say(world, "changed since " + path + ": " + change);
+      }
+      if (!data_identity.empty() && header.data_identity != data_identity) {
+        throw input_error(path, ": was made with other token files: then ", one_line(header.data_identity),
+                          "; now ", one_line(data_identity), "; restore them, or give another run.output");
       }
     });
     path = world.broadcast(path);
@@ -126,8 +139,9 @@ std::optional<Resumed> resume(const Config& config, const Communicator& world,
   template std::uint64_t weights_checksum<T>(Trainer<T>&, const Communicator&);                \
   template void save<T>(const std::string&, const CheckpointHeader&, const Communicator&,      \
                         Trainer<T>&, const std::vector<std::int64_t>&);                        \
-  template std::optional<Resumed> resume<T>(const Config&, const Communicator&,                \
-                                            const OutputDirectory*, Trainer<T>&, bool)
+  template std::optional<Resumed> resume<T>(const Config&, const std::string&,                 \
+                                            const Communicator&, const OutputDirectory*,       \
+                                            Trainer<T>&, bool)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE

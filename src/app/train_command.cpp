@@ -96,7 +96,7 @@ Status train(const Config& config, const Communicator& world) {
                    {"data_identity", header.data_identity}}};
   records.routing.set_probe_tokens(probe.tokens());
   std::int64_t step = 0;
-  if (const auto resumed = resume(config, world, output.get(), trainer, true)) {
+  if (const auto resumed = resume(config, header.data_identity, world, output.get(), trainer, true)) {
     step = resumed->step;
     world.together([&] {
       if (!world.is_first()) return;
@@ -171,15 +171,19 @@ Status train(const Config& config, const Communicator& world) {
       if (world.is_first()) progress->say(validation_line(step, losses));
     }
 
-    // Every rank must come to the same decision: the clock and signals are any rank's.
+    // Every rank must come to the same decision: the clocks and signals are any rank's.
     const bool late = config.run.walltime_s > 0 && seconds_since(start) >= config.run.walltime_s;
-    const bool stop = world.max(late || stop_signal_arrived() ? 1 : 0) == 1;
+    const bool write_due = seconds_since(last_write) > statistics_period_s;
+    const auto wish = world.max(late || stop_signal_arrived() ? 2 : write_due ? 1 : 0);
+    const bool stop = wish == 2;
     if (step == end || stop || step % config.checkpoint.every_steps == 0) {
       checkpoint();
       last_write = Clock::now();
       if (step == end || stop) break;
-    } else if (world.is_first() && seconds_since(last_write) > statistics_period_s) {
-      records.write(*output, trainer.timers(), config.moe_layers() > 0);
+    } else if (wish == 1) {
+      world.together([&] {
+        if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
+      });
       last_write = Clock::now();
     }
   }

@@ -102,9 +102,9 @@ std::vector<Option> option_table(Config& c) {
       {"statistics.every_steps", &c.statistics.every_steps, "steps",
        "interval over which routing statistics are summed", schedule, 1},
       {"statistics.probe_tokens", &c.statistics.probe_tokens, "tokens",
-       "validation tokens whose routing is recorded at every checkpoint; 0: none", schedule},
+       "validation tokens whose routing is recorded at every checkpoint; 0: none", identity},
       {"statistics.token_counts", &c.statistics.token_counts, "",
-       "count (token id, expert) pairs: layers * vocabulary * experts * 8 bytes a rank", schedule},
+       "count (token id, expert) pairs: layers * vocabulary * experts * 8 bytes a rank", identity},
 
       {"evaluate.every_steps", &c.evaluate.every_steps, "steps",
        "steps between validation losses; 0: only at the end", schedule},

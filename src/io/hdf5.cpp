@@ -1,11 +1,8 @@
 #include "io/hdf5.hpp"
 
 #include <hdf5_hl.h>
-#include <sys/mman.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <functional>
 #include <numeric>
 #include <type_traits>
@@ -252,9 +249,9 @@ void Dataset::attach_scale(const Dataset& scale, int axis) const {
 
 // ---- File
 
-File::File(std::string path, Handle handle, Status status, Descriptor memory)
+File::File(std::string path, Handle handle, Status status, std::unique_ptr<MemoryImage> image)
     : path_(std::move(path)),
-      memory_(std::move(memory)),
+      image_(std::move(image)),
       handle_(std::move(handle)),
       status_(status) {}
 
@@ -263,17 +260,15 @@ Error File::error(const std::string& object) const {
 }
 
 File File::create(const std::string& path) {
-  Descriptor memory(::memfd_create("hdf5", MFD_CLOEXEC));
-  if (memory.number() < 0) {
-    throw failure(path, ": no file in memory: ", std::strerror(errno));
-  }
+  auto image = std::make_unique<MemoryImage>();
   const Handle access = file_access(true);
+  image->use_for(access.id());
   const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
   H5Pset_link_creation_order(creation.id(), creation_order);
-  const std::string name = text("/proc/self/fd/", memory.number());
-  Handle file(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), H5Fclose);
+  H5Pset_obj_track_times(creation.id(), false);
+  Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), access.id()), H5Fclose);
   if (file.id() < 0) throw error_of(Status::failure, path, "");
-  return {path, std::move(file), Status::failure, std::move(memory)};
+  return {path, std::move(file), Status::failure, std::move(image)};
 }
 
 File File::open(const std::string& path) {
@@ -293,7 +288,7 @@ File File::open_parallel(const std::string& path, const Communicator& ranks) {
 
 void File::close() {
   if (handle_.reset() < 0) throw error("");
-  if (memory_.number() >= 0) save(memory_, path_);
+  if (image_) image_->save(path_);
 }
 
 void File::create_group(const std::string& name) {

@@ -8,11 +8,12 @@
 #include <hdf5.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/error.hpp"
-#include "io/replace_file.hpp"
+#include "io/memory_image.hpp"
 #include "parallel/communicator.hpp"
 #include "parallel/decomposition.hpp"
 
@@ -100,9 +101,8 @@ class Dataset {
 
 class File {
  public:
-  // A new file by this rank alone, which takes shape in memory (datasets that are not written take
-  // none) and appears at `path` with close(), replacing an old one. HDF5 itself never meets a full
-  // disk: a file that it cannot close makes it crash when the program ends. Metadata is
+  // A new file by this rank alone. It takes shape in memory, where datasets that are not written
+  // take no room, and appears at `path` with close(), in place of an old one. Metadata is
   // checksummed (version 1.8 of the format and up).
   [[nodiscard]] static File create(const std::string& path);
   // For reading, by any rank alone.
@@ -115,8 +115,7 @@ class File {
 
   [[nodiscard]] const std::string& path() const { return path_; }
 
-  // Closes now; all Datasets must be gone. The destructor closes silently, without saving a new
-  // file.
+  // Closes now; all Datasets must be gone. The destructor closes silently, and forgets a new file.
   void close();
 
   // Groups on the way are made. Compressed chunks hold about 1 MiB.
@@ -154,7 +153,8 @@ class File {
   [[nodiscard]] Error error(const std::string& object) const;
 
  private:
-  File(std::string path, Handle handle, Status status, Descriptor memory = Descriptor());
+  File(std::string path, Handle handle, Status status,
+       std::unique_ptr<MemoryImage> image = nullptr);
   Dataset create_dataset(const std::string& name, const std::vector<Index>& dims, hid_t type,
                          std::size_t element_bytes, Storage storage);
   [[nodiscard]] Handle open_object(const std::string& object) const;
@@ -165,7 +165,7 @@ class File {
                                              const std::string& attribute) const;
 
   std::string path_;
-  Descriptor memory_;  // where a new file takes shape; otherwise none
+  std::unique_ptr<MemoryImage> image_;  // of a new file; outlives the handle
   Handle handle_;
   Status status_;  // of its errors
 };

@@ -3,12 +3,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <vector>
 
 #include "base/error.hpp"
 
@@ -17,7 +15,7 @@ namespace hearth {
 namespace {
 
 Descriptor open_file(const std::string& path, int flags) {
-  Descriptor file(::open(path.c_str(), flags | O_CLOEXEC, 0666));
+  Descriptor file(::open(path.c_str(), flags | O_CLOEXEC));
   if (file.number() < 0) throw failure(path, ": cannot be opened: ", std::strerror(errno));
   return file;
 }
@@ -38,28 +36,6 @@ std::string temporary_name(const std::string& path) {
 
 Descriptor::~Descriptor() {
   if (number_ >= 0) ::close(number_);
-}
-
-void save(const Descriptor& memory, const std::string& path) {
-  const auto refuse = [&] { return failure(path, ": cannot be written: ", std::strerror(errno)); };
-  const Descriptor file = open_file(path, O_CREAT | O_TRUNC | O_WRONLY);
-  const off_t size = ::lseek(memory.number(), 0, SEEK_END);
-  if (::ftruncate(file.number(), size) != 0) throw refuse();
-  std::vector<char> buffer(std::size_t{1} << 20);
-  off_t begin = 0, end = 0;  // of a stretch that is not a hole
-  while (end < size && (begin = ::lseek(memory.number(), end, SEEK_DATA)) >= 0) {
-    end = ::lseek(memory.number(), begin, SEEK_HOLE);
-    while (begin < end) {
-      const auto want = std::min<off_t>(end - begin, static_cast<off_t>(buffer.size()));
-      const ssize_t got =
-          ::pread(memory.number(), buffer.data(), static_cast<std::size_t>(want), begin);
-      if (got <= 0) throw refuse();
-      const ssize_t put =
-          ::pwrite(file.number(), buffer.data(), static_cast<std::size_t>(got), begin);
-      if (put < 0) throw refuse();
-      begin += put;  // a disk that fills up may take a part first, and refuse the rest
-    }
-  }
 }
 
 void sync_file(const std::string& path) {

@@ -25,9 +25,6 @@ class Descriptor {
   int number_;
 };
 
-// Copies a file in memory to a new file at `path`, leaving out its holes. Throws failure.
-void save(const Descriptor& memory, const std::string& path);
-
 // Forces a file's contents to the disk, or throws failure: this is where a full disk or a quota
 // on a network file system may show first.
 void sync_file(const std::string& path);

@@ -71,7 +71,12 @@ ExpertWeights<T> Parameters<T>::experts(const std::string& name) const {
 template <class T>
 kernels::GradientSum Parameters<T>::gradient(const std::string& name) const {
   const Place place = find(name);
-  return {run_of(place.arena->gradients, place.begin, place.elements), overflow_, cells_};
+  // A tied tensor gets a term from each of its uses in every cell.
+  const auto uses = 1 + std::count_if(table_.begin(), table_.end(), [&](const TensorInfo& info) {
+                      return info.alias_of == place.info->name;
+                    });
+  return {run_of(place.arena->gradients, place.begin, place.elements), overflow_,
+          cells_ * static_cast<double>(uses)};
 }
 
 template <class T>

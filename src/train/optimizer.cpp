@@ -76,7 +76,8 @@ GradientReport Optimizer<T>::update(std::int64_t step) {
   Kokkos::deep_copy(overflow, Kokkos::subview(parameters_.overflow(), 0));
   sums[2] = overflow;
   world_.sum(sums);
-  const GradientReport report{std::sqrt(kernels::SquaredNorm{sums[0], sums[1]}.value()), sums[2]};
+  GradientReport report{std::sqrt(kernels::SquaredNorm{sums[0], sums[1]}.value()), sums[2]};
+  if (!std::isfinite(report.norm)) ++report.overflow;  // the norm itself left its range
   if (report.overflow > 0) return report;
 
   const OptimizerConfig& o = config_.optimizer;

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "preprocess"))
 
-from indexed_dataset import IndexedDatasetWriter  # noqa: E402
+from indexed_dataset import Writer  # noqa: E402
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -101,12 +101,12 @@ probe_tokens = 64
 def write_source(prefix: Path, seed: int, vocabulary: int, step: int) -> None:
     """Documents of tokens that a model can learn something about: noisy counting by `step`."""
     random = np.random.default_rng(seed)
-    with IndexedDatasetWriter(prefix, vocabulary) as writer:
+    with Writer(prefix, vocabulary) as writer:
         for _ in range(60):
             length = int(random.integers(10, 90))
             counting = random.integers(vocabulary) + step * np.arange(length)
             noise = random.integers(0, 2, size=length)
-            writer.add_document((counting + noise) % vocabulary)
+            writer.extend((counting + noise) % vocabulary, [length])
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+#include <sys/mount.h>
+
 #include <filesystem>
 #include <numeric>
 
@@ -75,4 +77,39 @@ TEST_CASE("HDF5's errors become one line") {
     CHECK(message.find(path + ": /") == 0);
     CHECK(message.find('\n') == std::string::npos);
   }
+}
+
+TEST_CASE("a full disk is an error like others") {
+  const fixture::TemporaryFolder folder;
+  const std::string disk = folder / "disk";
+  std::filesystem::create_directory(disk);
+  if (::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=128k") != 0) {
+    WARN("not checked: may not mount a small disk here");
+    return;
+  }
+  const std::vector<double> values(100000);
+  for (const bool compressed : {false, true}) {
+    for (const Index elements : {100000, 12000}) {
+      for (int attempt = 0; attempt < 2; ++attempt) {
+        const std::string message = message_of([&] {
+          hdf5::File file = hdf5::File::create(disk + "/file.h5");
+          std::string name;
+          for (int i = 0; i < 20; ++i) {  // metadata and values in turn
+            name = text("/group_", i, "/values");
+            file.create_dataset<double>(
+                name, {elements},
+                compressed ? hdf5::Storage::compressed : hdf5::Storage::contiguous);
+            file.set_text(name, "long", std::string(20000, 'x'), hdf5::TextStorage::variable);
+            if (i > 0) file.dataset(name).write<double>({0, elements}, values.data());
+          }
+          file.close();
+        });
+        INFO(message);
+        CHECK(message.find(disk + "/file.h5: ") == 0);
+        CHECK(message.find("No space left on device") != std::string::npos);
+        CHECK(message.find('\n') == std::string::npos);
+      }
+    }
+  }
+  ::umount(disk.c_str());
 }

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Which experts are chosen together, in chosen layers at one checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+import figures
+from statistics_file import StatisticsFile
+
+
+def main() -> int:
+    top = figures.parser(
+        "Draws co-activation: of the tokens that chose one expert, the share that also chose "
+        "another. Experts shown are those with the strongest partners.",
+        "routing.h5 of a run",
+    )
+    figures.add_layers(top)
+    top.add_argument(
+        "--checkpoint",
+        type=int,
+        metavar="STEP",
+        help="whose row, the tokens since the checkpoint before (default: the last with tokens)",
+    )
+    top.add_argument(
+        "--experts", type=figures.positive, default=16, metavar="N", help="shown (default 16)"
+    )
+    return figures.run(top, "routing.h5", draw)
+
+
+def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Figure]:
+    layers, experts = file.layers(), file.experts()
+    chosen = file.chosen_layers(arguments.layers)
+    row, step = checkpoint_row(file, arguments.checkpoint)
+    k = file.top_k()
+    if k < 2:
+        raise file.failure("each token goes to one expert, so none are chosen together")
+    tables = [conditional(file.dataset("coactivation", 4)[row, layer]) for layer in chosen]
+    baseline = (k - 1) / (experts - 1)
+    shown = min(arguments.experts, experts)
+
+    columns = min(len(chosen), 3)
+    grid_rows = -(-len(chosen) // columns)
+    # One panel alone would be narrower than its headings.
+    width = max(1.6 + 4.1 * columns, 8.0)
+    figure, grid = plt.subplots(
+        grid_rows, columns, figsize=(width, 1.2 + 4.2 * grid_rows), squeeze=False
+    )
+    panels = grid.ravel()
+    for spare in panels[len(chosen) :]:
+        spare.set_axis_off()
+    largest = max(table.max() for table in tables)
+    top = max(largest, 2 * baseline)
+    for axes, layer, table in zip(panels, chosen, tables, strict=False):
+        order = partners_together(table, strongest(table, shown))
+        image = axes.imshow(
+            table[np.ix_(order, order)], cmap=figures.SEQUENTIAL, vmin=0, vmax=top, aspect="equal"
+        )
+        axes.set_title(f"Layer {layers[layer]}: largest {table.max():.2f}")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks(range(shown), labels=[str(expert) for expert in order])
+            axis.set_tick_params(length=0, labelsize="small" if shown <= 16 else 5)
+        axes.tick_params(axis="x", rotation=90)
+        axes.set_xlabel("also chose expert j")
+        axes.spines[:].set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("of the tokens of expert i")
+    bar = figure.colorbar(image, ax=panels, pad=0.02, shrink=0.85, aspect=30)
+    bar.ax.axhline(baseline, color="black", linewidth=1.5)
+    bar.outline.set_visible(False)
+    bar.set_label("share of expert i's tokens that also chose j")
+    which = f"the {shown} of {experts} experts with the strongest partners"
+    figure.suptitle(
+        f"Experts chosen together at step {step:,}"
+        + (f": {which}" if shown < experts else "")
+        + f"\nRandom choice of {k} would give {baseline:.3f} everywhere (line in the colour bar)",
+        x=0.01,
+        ha="left",
+    )
+    return {"coactivation": figure}
+
+
+def checkpoint_row(file: StatisticsFile, wanted: int | None) -> tuple[int, int]:
+    """Position and step of the row asked for."""
+    steps = file.checkpoints().tolist()
+    counts = file.dataset("coactivation", 4)
+    if wanted is None:
+        for row in reversed(range(len(steps))):
+            if counts[row, 0].any():
+                return row, steps[row]
+        raise file.failure("no tokens in any checkpoint's row")
+    if wanted not in steps:
+        listed = ", ".join(map(str, steps))
+        raise file.failure(f"no row of checkpoint {wanted}; the rows are of {listed}")
+    if not counts[steps.index(wanted), 0].any():
+        raise file.failure(f"no tokens in the row of checkpoint {wanted}")
+    return steps.index(wanted), wanted
+
+
+def conditional(counts: np.ndarray) -> np.ndarray:
+    """M_ij = N(i,j) / N(i), with a diagonal of zeros; asymmetric."""
+    share = counts / np.maximum(np.diagonal(counts)[:, None], 1)
+    np.fill_diagonal(share, 0)
+    return share
+
+
+def strongest(table: np.ndarray, count: int) -> list[int]:
+    """The experts with the largest row maxima, first the largest."""
+    return np.argsort(-table.max(1), kind="stable")[:count].tolist()
+
+
+def partners_together(table: np.ndarray, experts: list[int]) -> list[int]:
+    """An order for the eye: each expert is followed by its strongest partner not yet placed."""
+    order, left = experts[:1], experts[1:]
+    while left:
+        row = table[order[-1], left]
+        order.append(left.pop(int(row.argmax())))
+    return order
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Each expert's load over training, by layer, against an even share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+import figures
+from statistics_file import StatisticsFile
+
+
+def main() -> int:
+    top = figures.parser(
+        "Draws how far the busiest expert of every MoE layer is above an even share over training, "
+        "and every expert's load in chosen layers.",
+        "routing.h5 of a run",
+    )
+    figures.add_layers(top)
+    return figures.run(top, "routing.h5", draw)
+
+
+def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Figure]:
+    layers, experts = file.layers(), file.experts()
+    intervals = file.intervals()
+    chosen = file.chosen_layers(arguments.layers)
+    counts = file.read("expert_count", 3)
+    ratio = counts / np.maximum(counts.mean(2, keepdims=True), 1e-300)  # to the even share
+
+    figure, (summary, *maps) = plt.subplots(
+        1 + len(chosen),
+        1,
+        figsize=(9, 3.2 + 2.2 * len(chosen)),
+        sharex=True,
+        squeeze=True,
+        gridspec_kw={"height_ratios": [1.25] + [1] * len(chosen)},
+    )
+    figure.suptitle(f"Load of {experts} experts over training", x=0.01, ha="left")
+
+    depth = figures.Depth(layers)
+    edges = interval_edges(intervals)
+    for position in range(len(layers)):
+        summary.stairs(
+            ratio[:, position].max(1),
+            edges,
+            baseline=None,
+            color=depth[position],
+            linewidth=1.6,
+        )
+    depth.bar(figure, summary)
+    summary.set_ylim(bottom=0)
+    figures.reference_line(summary, 1, f"even share, 1/{experts} = {1 / experts:.1%}")
+    summary.set_ylabel("busiest ÷ mean")
+    summary.set_title("Load of the busiest expert, relative to the mean, in every MoE layer")
+
+    norm = figures.ratio_norm(ratio[:, chosen])
+    for axes, position in zip(maps, chosen, strict=True):
+        mesh = axes.pcolormesh(
+            edges,
+            np.arange(experts + 1) - 0.5,
+            np.clip(ratio[:, position].T, norm.vmin / 2, None),
+            norm=norm,
+            cmap=figures.DIVERGING,
+            rasterized=True,
+        )
+        last = ratio[-1, position]
+        axes.set_title(
+            f"Layer {layers[position]}: at the end {last.min():.2f} to {last.max():.2f} × even"
+        )
+        axes.set_ylabel("expert")
+        axes.set_yticks(figures.blocks_beside(range(experts), 8))
+        axes.invert_yaxis()
+    figures.ratio_bar(figure, mesh, maps, f"load relative to an even share (1/{experts})")
+    figures.step_axis(maps[-1])
+    return {"expert_load": figure}
+
+
+def interval_edges(intervals: np.ndarray) -> np.ndarray:
+    """A row covers the steps since the one before; the first, as many as the second."""
+    first = max(0, 2 * intervals[0] - intervals[1]) if len(intervals) > 1 else 0
+    return np.append(first, intervals)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

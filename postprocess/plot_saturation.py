@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""How early routing settles: agreement of each checkpoint's choices with the last one's."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+import figures
+from statistics_file import StatisticsFile
+
+
+def main() -> int:
+    top = figures.parser(
+        "Draws router saturation: of the experts that a checkpoint chooses for the fixed probe "
+        "tokens, the share that the last checkpoint chooses too, in every MoE layer.",
+        "routing.h5 of a run with probe tokens",
+    )
+    figures.add_layers(top, "all")
+    return figures.run(top, "routing.h5", draw)
+
+
+def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Figure]:
+    layers, experts = file.layers(), file.experts()
+    steps = file.checkpoints()
+    if "probe_choice" not in file:
+        raise file.failure("no probe tokens; the deck's statistics.probe_tokens asks for them")
+    choice = file.dataset("probe_choice", 4)
+    probes, k = choice.shape[2:]
+    if len(steps) < 2:
+        raise file.failure(
+            f"only one checkpoint, of step {steps[0]}; saturation compares earlier ones to the last"
+        )
+    chosen = file.chosen_layers(arguments.layers) if arguments.layers else list(range(len(layers)))
+    curves = [saturation(choice[:, layer]) for layer in chosen]
+
+    figure, axes = plt.subplots(figsize=(9, 5.2))
+    depth = figures.Depth(layers[chosen])
+    for position, curve in enumerate(curves):
+        axes.plot(steps, curve, "o-", color=depth[position], linewidth=1.6, markersize=4)
+    depth.bar(figure, axes)
+    figures.reference_line(axes, k / experts, f"random choice, {k}/{experts} = {k / experts:.0%}")
+    axes.set_ylim(0, 1.02)
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(axis="y", color="0.93")
+    axes.set_ylabel(f"of the {k} experts of a token, shared with the end")
+    figures.step_axis(axes)
+    axes.set_title(
+        "Router saturation: share of experts already chosen as at the last checkpoint\n"
+        f"(step {steps[-1]:,}), mean over {probes:,} probe tokens"
+    )
+    return {"saturation": figure}
+
+
+def saturation(choice: np.ndarray) -> np.ndarray:
+    """Mean over tokens of |topk_t ∩ topk_T| / k for choices (checkpoint, token, k)."""
+    last = choice[-1]
+    return np.array([(now[:, :, None] == last[:, None, :]).any(2).mean() for now in choice])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

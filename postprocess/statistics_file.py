@@ -1,0 +1,107 @@
+"""Reads the statistics files training.h5 and routing.h5; docs/file_formats.md has their layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+
+class InputError(Exception):
+    """The file or the request does not fit; the message is one line and says what would."""
+
+    status = 2
+
+
+class StatisticsFile:
+    """One open file; `kind` is the name such files have, for messages."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path = path
+        self.kind = kind
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; expected a {kind}")
+        if not h5py.is_hdf5(path):
+            raise InputError(f"{path}: not an HDF5 file; expected a {kind}")
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise InputError(f"{path}: damaged HDF5 file ({error})") from None
+
+    def __enter__(self) -> StatisticsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def failure(self, message: str) -> InputError:
+        return InputError(f"{self.path}: {message}")
+
+    def __contains__(self, name: str) -> bool:
+        return isinstance(self._file.get(name), h5py.Dataset)
+
+    def dataset(self, name: str, axes: int) -> h5py.Dataset:
+        """The dataset, not yet read: large tables are read by layer."""
+        if name not in self:
+            raise self.failure(f"no dataset '{name}'; expected a {self.kind}")
+        dataset = self._file[name]
+        if dataset.ndim != axes:
+            raise self.failure(f"dataset '{name}' has {dataset.ndim} axes instead of {axes}")
+        return dataset
+
+    def read(self, name: str, axes: int) -> np.ndarray:
+        return self.dataset(name, axes)[()]
+
+    def names(self, name: str) -> list[str]:
+        return [str(text) for text in self.dataset(name, 1).asstr()[()]]
+
+    def rows(self, name: str, hint: str) -> np.ndarray:
+        """The steps of a time axis, at least one."""
+        steps = self.read(name, 1)
+        if steps.size == 0:
+            raise self.failure(f"'{name}' has no rows yet; {hint}")
+        return steps
+
+    def intervals(self) -> np.ndarray:
+        return self.rows("interval", "one is written every statistics.every_steps steps")
+
+    def checkpoints(self) -> np.ndarray:
+        return self.rows("checkpoint", "one is written with each checkpoint")
+
+    def layers(self) -> np.ndarray:
+        """Block numbers of the MoE layers."""
+        layers = self.read("layer", 1)
+        if layers.size == 0:
+            raise self.failure("no MoE layers: a dense model routes nothing")
+        return layers
+
+    def experts(self) -> int:
+        experts = self.dataset("expert", 1).size
+        if experts < 2:
+            raise self.failure(f"{experts} experts: with fewer than two there is no choice to show")
+        return experts
+
+    def chosen_layers(self, blocks: Sequence[int] | None) -> list[int]:
+        """Positions of the blocks asked for; of the first, middle and last without a wish."""
+        layers = self.layers().tolist()
+        if blocks is None:
+            return sorted({0, (len(layers) - 1) // 2, len(layers) - 1})
+        for block in blocks:
+            if block not in layers:
+                listed = ", ".join(map(str, layers))
+                raise self.failure(f"block {block} is no MoE layer; the layers are {listed}")
+        return [layers.index(block) for block in blocks]
+
+    def top_k(self) -> int:
+        """Experts of each token; the checkpoints' rows tell."""
+        if "probe_choice" in self:
+            return self.dataset("probe_choice", 4).shape[3]
+        # A token adds k to the diagonal and k² to the table.
+        coactivation = self.dataset("coactivation", 4)
+        for row in reversed(range(coactivation.shape[0])):
+            table = coactivation[row, 0]
+            if table.trace() > 0:
+                return round(table.sum() / table.trace())
+        raise self.failure("no tokens in any checkpoint's row")

@@ -1,0 +1,346 @@
+"""Bad input: status 2, one line that says where, what and what would be right; nothing written."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import h5py
+import pytest
+from conftest import Launch, TinyRun
+
+Finished = subprocess.CompletedProcess[str]
+
+
+def said(finished: Finished) -> list[str]:
+    """The lines on standard error, without the banners that mpirun adds unless it is quiet."""
+    return re.sub(r"-{70,}\n.*?-{70,}\n", "", finished.stderr, flags=re.DOTALL).splitlines()
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """Every file below a folder with its content; none where there is no folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_refused(finished: Finished, *fragments: object) -> None:
+    """Status 2 and a single line, which holds the fragments."""
+    assert finished.returncode == 2, finished.stderr
+    assert finished.stdout == ""
+    lines = said(finished)
+    assert len(lines) == 1, finished.stderr
+    for fragment in ("hearth: ", *fragments):
+        assert str(fragment) in lines[0]
+
+
+def edit_deck(tiny: TinyRun, old: str, new: str) -> int:
+    """Changes a line of the deck; returns its number."""
+    deck = tiny.deck.read_text()
+    assert f"\n{old}\n" in deck
+    tiny.deck.write_text(deck.replace(f"\n{old}\n", f"\n{new}\n"))
+    return deck[: deck.index(f"\n{old}\n") + 1].count("\n") + 1
+
+
+def newest_checkpoint(tiny: TinyRun) -> Path:
+    return tiny.output / "checkpoints" / "step_00000006.h5"
+
+
+@pytest.fixture
+def trained(launch: Launch, tiny: TinyRun) -> TinyRun:
+    """A finished tiny run with checkpoints of steps 3 and 6."""
+    finished = launch(1, "train", str(tiny.deck))
+    assert finished.returncode == 0, finished.stderr
+    assert newest_checkpoint(tiny).is_file()
+    return tiny
+
+
+# ---- The command line
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_unknown_command(launch: Launch, ranks: int) -> None:
+    assert_refused(launch(ranks, "tarin"), "'tarin'", "expected train, check, evaluate")
+
+
+@pytest.mark.parametrize("command", ["train", "check", "evaluate"])
+def test_no_deck(launch: Launch, command: str) -> None:
+    assert_refused(launch(1, command), f"hearth {command} needs a deck")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_deck_that_is_not_there(
+    launch: Launch, tmp_path: Path, command: str, ranks: int
+) -> None:
+    deck = tmp_path / "none.deck"
+    assert_refused(launch(ranks, command, str(deck)), deck, "cannot be read; expected a deck")
+    assert files(tmp_path) == {}
+
+
+def test_deck_that_is_a_folder(launch: Launch, tmp_path: Path) -> None:
+    assert_refused(launch(1, "train", str(tmp_path)), tmp_path, "expected a deck")
+
+
+# ---- The deck
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_unknown_key(launch: Launch, tiny: TinyRun, ranks: int) -> None:
+    line = edit_deck(tiny, "hidden = 24", "hiden = 24")
+    finished = launch(ranks, "train", str(tiny.deck))
+    assert_refused(finished, f"{tiny.deck}:{line}: ", "'model.hiden'", "'model.hidden'")
+    assert not tiny.output.exists()
+
+
+# What the deck's line becomes; what the error names beside file and line.
+LINES = [
+    ("steps = 6", "steps = six", "run.steps", "expected integer"),
+    ("steps = 6", "steps = 0", "run.steps = 0", "at least 1"),
+    ("steps = 6", "steps = 6.5", "run.steps", "expected integer"),
+    ("steps = 6", "steps = 99999999999999999999", "run.steps", "expected integer"),
+    ("layers = 2", "layers = -1", "model.layers = -1", "at least 1"),
+    ("learning_rate = 1e-2", "learning_rate = nan", "optimizer.learning_rate", "at least 0"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "key", "right"), LINES)
+def test_bad_value(
+    launch: Launch, tiny: TinyRun, old: str, new: str, key: str, right: str
+) -> None:
+    line = edit_deck(tiny, old, new)
+    finished = launch(1, "train", str(tiny.deck))
+    assert_refused(finished, f"{tiny.deck}:{line}: ", key, right)
+    assert not tiny.output.exists()
+
+
+def test_key_given_twice(launch: Launch, tiny: TinyRun) -> None:
+    line = edit_deck(tiny, "layers = 2", "layers = 2\nlayers = 3") + 1
+    finished = launch(1, "train", str(tiny.deck))
+    assert_refused(finished, f"{tiny.deck}:{line}: ", "model.layers is given twice")
+
+
+# An override, and what the error says.
+OVERRIDES = [
+    ("--model.hiden=24", "command line", "'model.hiden'", "'model.hidden'"),
+    ("--hidden=24", "command line", "'model.hidden'"),
+    ("--model.hidden=wide", "command line", "model.hidden", "expected integer"),
+    ("hidden=24", "command line", "'hidden=24'", "expected --section.key=value"),
+    ("--moe.top_k=8", "moe.top_k = 8", "moe.experts = 7", "at most as many"),
+    ("--model.heads=5", "model.hidden = 24", "model.heads = 5", "not a multiple"),
+    ("--model.kv_heads=3", "model.kv_heads = 3", "does not divide model.heads = 4"),
+    ("--model.compute_type=fp8", "model.compute_type = fp8", "one of fp32, fp64"),
+    ("--batch.cell_sequences=10", "batch.cell_sequences = 10", "batch.global_batch = 9"),
+    ("--data.sources=even", "data.sources", "'even'", "right is name:prefix"),
+    ("--data.sources=even:here:much", "data.sources", "'much'", "not a number above 0"),
+    ("--data.split=0,1", "data.split", "'0,1'", "the train split no share"),
+    ("--data.split=most", "data.split", "'most'", "such as 90,5,5"),
+]
+
+
+@pytest.mark.parametrize("override", OVERRIDES, ids=lambda case: case[0])
+def test_bad_override(launch: Launch, tiny: TinyRun, override: tuple[str, ...]) -> None:
+    argument, *fragments = override
+    assert_refused(launch(1, "train", str(tiny.deck), argument), *fragments)
+    assert not tiny.output.exists()
+
+
+@pytest.mark.parametrize(("ranks", "divisors"), [(1, "1"), (2, "1, 2"), (4, "1, 2, 4")])
+def test_expert_ranks_that_do_not_divide_the_ranks(
+    launch: Launch, tiny: TinyRun, ranks: int, divisors: str
+) -> None:
+    finished = launch(ranks, "train", str(tiny.deck), "--parallel.expert_ranks=3")
+    assert_refused(finished, "parallel.expert_ranks", divisors)
+    assert not tiny.output.exists()
+
+
+# ---- Token files
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("probe_tokens", [0, 64])
+def test_token_id_beyond_the_vocabulary(
+    launch: Launch, tiny: TinyRun, ranks: int, probe_tokens: int
+) -> None:
+    finished = launch(
+        ranks,
+        "train",
+        str(tiny.deck),
+        "--model.vocabulary=20",
+        f"--statistics.probe_tokens={probe_tokens}",
+    )
+    assert_refused(finished, ".bin", "token id", "model.vocabulary is 20")
+    assert not any(files(tiny.output).values())
+
+
+def test_truncated_bin(launch: Launch, tiny: TinyRun) -> None:
+    tokens = tiny.folder / "even.bin"
+    tokens.write_bytes(tokens.read_bytes()[:-1])
+    assert_refused(launch(2, "train", str(tiny.deck)), tokens, "is truncated")
+    assert not tiny.output.exists()
+
+
+def test_empty_bin(launch: Launch, tiny: TinyRun) -> None:
+    tokens = tiny.folder / "odd.bin"
+    tokens.write_bytes(b"")
+    assert_refused(launch(1, "train", str(tiny.deck)), tokens, "it holds 0 bytes")
+    assert not tiny.output.exists()
+
+
+@pytest.mark.parametrize("suffix", ["idx", "bin"])
+def test_missing_half_of_a_pair(launch: Launch, tiny: TinyRun, suffix: str) -> None:
+    missing = tiny.folder / f"even.{suffix}"
+    missing.unlink()
+    assert_refused(launch(2, "train", str(tiny.deck)), missing, "data.sources", ".idx")
+    assert not tiny.output.exists()
+
+
+def of_another_format(index: bytes) -> bytes:
+    return b"TNTIDX\0\0" + index[8:]
+
+
+def of_a_later_version(index: bytes) -> bytes:
+    return index[:9] + struct.pack("<Q", 2) + index[17:]
+
+
+def of_floats(index: bytes) -> bytes:
+    return index[:17] + b"\6" + index[18:]
+
+
+def truncated(index: bytes) -> bytes:
+    return index[:-8]
+
+
+def of_few_bytes(index: bytes) -> bytes:
+    return index[:20]
+
+
+def of_many_sequences(index: bytes) -> bytes:
+    return index[:18] + struct.pack("<QQ", 2**62, 2**62 + 1) + index[34:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "fragment"),
+    [
+        (of_another_format, "MMIDIDX"),
+        (of_a_later_version, "only version 1"),
+        (of_floats, "token type 6"),
+        (truncated, "truncated"),
+        (of_few_bytes, "truncated"),
+        (of_many_sequences, "truncated"),
+    ],
+)
+def test_damaged_index(launch: Launch, tiny: TinyRun, damage, fragment: str) -> None:  # noqa: ANN001
+    index = tiny.folder / "even.idx"
+    index.write_bytes(damage(index.read_bytes()))
+    assert_refused(launch(1, "train", str(tiny.deck)), index, fragment)
+    assert not tiny.output.exists()
+
+
+# ---- The output folder and its checkpoints
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_output_below_a_file(launch: Launch, tiny: TinyRun, ranks: int) -> None:
+    before = files(tiny.folder)
+    output = tiny.deck / "output"
+    finished = launch(ranks, "train", str(tiny.deck), f"--run.output={output}")
+    assert_refused(finished, output, "cannot be written")
+    assert files(tiny.folder) == before
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_checkpoint_of_another_model(launch: Launch, trained: TinyRun, ranks: int) -> None:
+    before = files(trained.output)
+    finished = launch(ranks, "train", str(trained.deck), "--moe.expert_ffn=24")
+    assert_refused(
+        finished, newest_checkpoint(trained), "moe.expert_ffn = 20", "24", "another run.output"
+    )
+    assert files(trained.output) == before
+
+
+def test_resume_none_beside_a_checkpoint(launch: Launch, trained: TinyRun) -> None:
+    before = files(trained.output)
+    finished = launch(2, "train", str(trained.deck), "--checkpoint.resume=none")
+    assert_refused(finished, newest_checkpoint(trained), "checkpoint.resume = none", "run.output")
+    assert files(trained.output) == before
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("name", ["tiny.deck", "even.bin", "none.h5"])
+def test_resume_from_no_checkpoint(
+    launch: Launch, tiny: TinyRun, name: str, ranks: int
+) -> None:
+    file = tiny.folder / name
+    finished = launch(ranks, "train", str(tiny.deck), f"--checkpoint.resume={file}")
+    assert_refused(finished, file)
+    assert files(tiny.output) == {}
+
+
+def test_resume_from_statistics(launch: Launch, trained: TinyRun) -> None:
+    before = files(trained.output)
+    file = trained.output / "training.h5"
+    finished = launch(1, "train", str(trained.deck), f"--checkpoint.resume={file}")
+    assert_refused(finished, file, "not a checkpoint")
+    assert files(trained.output) == before
+
+
+def test_evaluate_without_checkpoint(launch: Launch, tiny: TinyRun) -> None:
+    finished = launch(2, "evaluate", str(tiny.deck))
+    assert_refused(finished, tiny.output, "no checkpoint to evaluate")
+    assert files(tiny.output) == {}
+
+
+def truncate(checkpoint: Path) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes()[: checkpoint.stat().st_size // 2])
+
+
+def cut_last_byte(checkpoint: Path) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+
+
+def empty(checkpoint: Path) -> None:
+    checkpoint.write_bytes(b"")
+
+
+def flip_byte(checkpoint: Path, group: str) -> None:
+    """Flips the lowest bit of the first value of a group's largest tensor."""
+    found: list[h5py.Dataset] = []
+    with h5py.File(checkpoint) as file:
+        file[group].visititems(
+            lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None
+        )
+        at = max(found, key=lambda tensor: tensor.size).id.get_offset()
+    content = bytearray(checkpoint.read_bytes())
+    content[at] ^= 1
+    checkpoint.write_bytes(content)
+
+
+def flip_weight(checkpoint: Path) -> None:
+    flip_byte(checkpoint, "model")
+
+
+def flip_moment(checkpoint: Path) -> None:
+    flip_byte(checkpoint, "optimizer")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("damage", [truncate, cut_last_byte, empty, flip_weight, flip_moment])
+def test_damaged_newest_checkpoint(launch: Launch, trained: TinyRun, damage, ranks: int) -> None:  # noqa: ANN001
+    newest = newest_checkpoint(trained)
+    damage(newest)
+    finished = launch(ranks, "train", str(trained.deck))
+    assert finished.returncode == 0, finished.stderr
+    lines = said(finished)
+    notes = [line for line in lines if "passed over" in line]
+    assert len(notes) == 1 and str(newest) in notes[0], finished.stderr
+    older = newest.with_name("step_00000003.h5")
+    assert f"resumed from {older} at step 3" in lines
+    assert any(line.startswith("step 6, weights checksum") for line in lines)
+
+
+def test_damaged_named_checkpoint(launch: Launch, trained: TinyRun) -> None:
+    newest = newest_checkpoint(trained)
+    flip_weight(newest)
+    finished = launch(2, "train", str(trained.deck), f"--checkpoint.resume={newest}")
+    assert_refused(finished, newest, "is damaged")

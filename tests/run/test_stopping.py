@@ -1,0 +1,172 @@
+"""Stopping early: by the deck, a signal, the clock, a killed rank; and starting again."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Launch, TinyRun
+
+REQUEUE = 75
+PATIENCE_S = 60.0
+Command = Callable[[int], list[str]]
+
+# Long enough to be stopped on the way; a checkpoint after each step.
+LONG = ("--run.steps=100000", "--checkpoint.every_steps=1", "--run.log_every=1")
+
+
+def checksum(stderr: str) -> str:
+    """What the run ends with: the step and the checksum of its weights."""
+    found = re.findall(r"step \d+, weights checksum [0-9a-f]{16}", stderr)
+    assert len(found) == 1, stderr
+    return found[0]
+
+
+def steps_done(output: Path) -> int:
+    """The step of the newest checkpoint."""
+    names = (output / "checkpoints").glob("step_*.h5")
+    return max((int(name.stem[5:]) for name in names), default=0)
+
+
+def wait_for(condition: Callable[[], object], running: subprocess.Popen[str]) -> None:
+    """Waits until a running program has come so far."""
+    limit = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert running.poll() is None, running.communicate()[1]
+        assert time.monotonic() < limit, "the program does not get so far"
+        time.sleep(0.02)
+
+
+@contextmanager
+def running(command: Command, ranks: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The program at work on `ranks` ranks; killed if the test leaves it."""
+    process = subprocess.Popen(
+        [*command(ranks), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()  # mpirun then ends its ranks
+            process.communicate(timeout=PATIENCE_S)
+
+
+def ranks_of(mpirun: subprocess.Popen[str]) -> list[int]:
+    """Process ids of the ranks that an mpirun has started."""
+    children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_stop_step(launch: Launch, tiny: TinyRun, ranks: int) -> None:
+    deck = str(tiny.deck)
+    whole = launch(ranks, "train", deck, f"--run.output={tiny.folder / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+
+    first = launch(ranks, "train", deck, "--run.stop_step=4")
+    assert first.returncode == REQUEUE, first.stderr
+    assert checksum(first.stderr).startswith("step 4,")
+    assert steps_done(tiny.output) == 4
+    assert not (tiny.output / "lock").exists()
+
+    second = launch(ranks, "train", deck)
+    assert second.returncode == 0, second.stderr
+    assert checksum(second.stderr) == checksum(whole.stderr)
+
+
+def test_start_past_stop_step(launch: Launch, tiny: TinyRun) -> None:
+    deck = str(tiny.deck)
+    assert launch(1, "train", deck, "--run.stop_step=4").returncode == REQUEUE
+    for stop in (4, 2):
+        again = launch(2, "train", deck, f"--run.stop_step={stop}")
+        assert again.returncode == 0, again.stderr
+        assert "nothing to do" in again.stderr
+    assert steps_done(tiny.output) == 4
+    assert not (tiny.output / "lock").exists()
+
+
+def test_start_of_a_finished_run(launch: Launch, tiny: TinyRun) -> None:
+    assert launch(1, "train", str(tiny.deck)).returncode == 0
+    again = launch(1, "train", str(tiny.deck))
+    assert again.returncode == 0 and "nothing to do" in again.stderr
+
+
+def test_signal_to_mpirun(command: Command, launch: Launch, tiny: TinyRun) -> None:
+    with running(command, 2, "train", str(tiny.deck), *LONG) as process:
+        wait_for(lambda: steps_done(tiny.output) >= 1, process)
+        process.send_signal(signal.SIGUSR1)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == REQUEUE, stderr
+    step = steps_done(tiny.output)
+    stopped = checksum(stderr)
+    assert stopped.startswith(f"step {step},")
+    assert not (tiny.output / "lock").exists()
+
+    stop = f"--run.stop_step={step + 2}"
+    again = launch(2, "train", str(tiny.deck), *LONG, stop)
+    assert again.returncode == REQUEUE, again.stderr
+    assert f"at step {step}\n" in again.stderr
+    whole = launch(1, "train", str(tiny.deck), *LONG, stop, f"--run.output={tiny.folder}/whole")
+    assert checksum(again.stderr) == checksum(whole.stderr)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+def test_signal_to_a_single_process(hearth: str, tiny: TinyRun, number: signal.Signals) -> None:
+    with running(lambda _: [hearth], 1, "train", str(tiny.deck), *LONG) as process:
+        wait_for(lambda: steps_done(tiny.output) >= 1, process)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == REQUEUE, stderr
+    assert checksum(stderr).startswith(f"step {steps_done(tiny.output)},")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_walltime(launch: Launch, tiny: TinyRun, ranks: int) -> None:
+    finished = launch(ranks, "train", str(tiny.deck), *LONG, "--run.walltime_s=0.01")
+    assert finished.returncode == REQUEUE, finished.stderr
+    assert checksum(finished.stderr).startswith(f"step {steps_done(tiny.output)},")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_killed_rank(command: Command, launch: Launch, tiny: TinyRun, victim: int) -> None:
+    deck = str(tiny.deck)
+    with running(command, 2, "train", deck, *LONG) as process:
+        wait_for(lambda: steps_done(tiny.output) >= 2, process)
+        os.kill(ranks_of(process)[victim], signal.SIGKILL)
+        killed = time.monotonic()
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode not in (0, REQUEUE), stderr
+    assert time.monotonic() - killed < 30
+    step = steps_done(tiny.output)
+
+    stop = f"--run.stop_step={step + 2}"
+    again = launch(2, "train", deck, *LONG, stop)
+    assert again.returncode == REQUEUE, again.stderr
+    assert f"at step {step}\n" in again.stderr
+    whole = launch(1, "train", deck, *LONG, stop, f"--run.output={tiny.folder}/whole")
+    assert checksum(again.stderr) == checksum(whole.stderr)
+    assert not list(tiny.output.rglob("*.tmp"))
+
+
+def test_second_writer(command: Command, launch: Launch, tiny: TinyRun) -> None:
+    deck = str(tiny.deck)
+    with running(command, 1, "train", deck, *LONG) as process:
+        wait_for(lambda: steps_done(tiny.output) >= 1, process)
+        for ranks in (1, 2):
+            second = launch(ranks, "train", deck, *LONG)
+            assert second.returncode == 2, second.stderr
+            assert second.stderr.count("hearth: ") == 1
+            assert f"{tiny.output}: is in use by process " in second.stderr
+        process.send_signal(signal.SIGUSR1)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == REQUEUE, stderr
