@@ -136,9 +136,9 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(message) from None
 
 
-def step_axis(axes: Axes) -> None:
+def step_axis(axes: Axes, nbins: int = 8) -> None:
     axes.set_xlabel("training steps")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 
 
@@ -213,23 +213,26 @@ class Depth:
     def __getitem__(self, position: int) -> np.ndarray:
         return self._colours[position]
 
-    def bar(self, figure: Figure, axes: Axes) -> None:
+    def bar(self, figure: Figure, axes: Axes, most: int) -> None:
+        """A colour bar with at most so many numbers."""
         count = len(self._layers)
+        ticks = tick_positions(self._layers, most)
         norm = BoundaryNorm(np.arange(count + 1) - 0.5, count)
         mappable = ScalarMappable(norm, ListedColormap(self._colours))
-        bar = figure.colorbar(mappable, ax=axes, ticks=range(count), pad=0.02, aspect=25)
-        bar.ax.set_yticklabels([str(layer) for layer in self._layers])
+        bar = figure.colorbar(mappable, ax=axes, ticks=ticks, pad=0.02, aspect=25)
+        bar.ax.set_yticklabels([str(self._layers[tick]) for tick in ticks])
+        bar.minorticks_off()
         bar.ax.tick_params(length=0)
         bar.ax.invert_yaxis()  # the first layer on top
         bar.outline.set_visible(False)
-        bar.set_label("MoE layer (block number)")
+        bar.set_label("MoE layer (block number)", labelpad=6)
 
 
 def ratio_norm(ratios: np.ndarray) -> LogNorm:
     """Colours for ratios to an even share: 1 in the middle, as far to 1/x as to x."""
-    positive_ratios = ratios[ratios > 0]
-    distance = np.abs(np.log2(positive_ratios)) if positive_ratios.size else np.zeros(1)
-    power = int(np.clip(np.ceil(np.percentile(distance, 99)), 1, 4))
+    above = ratios[ratios > 1]  # below there is no bottom
+    power = np.ceil(np.log2(np.percentile(above, 98))) if above.size else 1
+    power = int(np.clip(power, 1, 4))
     return LogNorm(2.0**-power, 2.0**power)
 
 
@@ -243,8 +246,8 @@ def ratio_bar(figure: Figure, mappable: ScalarMappable, axes: Sequence[Axes], te
     bar.set_label(text)
 
 
-def blocks_beside(values: Sequence[int], most: int) -> list[int]:
-    """Tick positions for numbered rows: every one where they fit, else every 2nd, 4th, 8th …"""
+def tick_positions(values: Sequence[int], most: int) -> list[int]:
+    """Of numbered rows or columns: all where they fit, else every 2nd, 4th, 8th …"""
     stride = 1
     while len(values) > most * stride:
         stride *= 2

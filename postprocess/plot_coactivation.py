@@ -37,7 +37,7 @@ def main() -> int:
 def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Figure]:
     layers, experts = file.layers(), file.experts()
     chosen = file.chosen_layers(arguments.layers)
-    row, step = checkpoint_row(file, arguments.checkpoint)
+    row = checkpoint_row(file, arguments.checkpoint)
     k = file.top_k()
     if k < 2:
         raise file.failure("each token goes to one expert, so none are chosen together")
@@ -50,7 +50,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     # One panel alone would be narrower than its headings.
     width = max(1.6 + 4.1 * columns, 8.0)
     figure, grid = plt.subplots(
-        grid_rows, columns, figsize=(width, 1.2 + 4.2 * grid_rows), squeeze=False
+        grid_rows, columns, figsize=(width, 0.9 + 4.1 * grid_rows), squeeze=False
     )
     panels = grid.ravel()
     for spare in panels[len(chosen) :]:
@@ -66,7 +66,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_ticks(range(shown), labels=[str(expert) for expert in order])
             axis.set_tick_params(length=0, labelsize="small" if shown <= 16 else 5)
-        axes.tick_params(axis="x", rotation=90)
+        axes.tick_params(axis="x", rotation=90 if shown > 8 else 0)
         axes.set_xlabel("also chose expert j")
         axes.spines[:].set_visible(False)
     for axes in grid[:, 0]:
@@ -77,7 +77,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     bar.set_label("share of expert i's tokens that also chose j")
     which = f"the {shown} of {experts} experts with the strongest partners"
     figure.suptitle(
-        f"Experts chosen together at step {step:,}"
+        f"Experts chosen together in {file.span(row)}"
         + (f": {which}" if shown < experts else "")
         + f"\nRandom choice of {k} would give {baseline:.3f} everywhere (line in the colour bar)",
         x=0.01,
@@ -86,21 +86,18 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     return {"coactivation": figure}
 
 
-def checkpoint_row(file: StatisticsFile, wanted: int | None) -> tuple[int, int]:
-    """Position and step of the row asked for."""
+def checkpoint_row(file: StatisticsFile, wanted: int | None) -> int:
+    """Position of the row asked for."""
     steps = file.checkpoints().tolist()
-    counts = file.dataset("coactivation", 4)
     if wanted is None:
-        for row in reversed(range(len(steps))):
-            if counts[row, 0].any():
-                return row, steps[row]
-        raise file.failure("no tokens in any checkpoint's row")
+        return file.last_counted("coactivation")
     if wanted not in steps:
         listed = ", ".join(map(str, steps))
         raise file.failure(f"no row of checkpoint {wanted}; the rows are of {listed}")
-    if not counts[steps.index(wanted), 0].any():
+    row = steps.index(wanted)
+    if not file.dataset("coactivation", 4)[row, 0].any():
         raise file.failure(f"no tokens in the row of checkpoint {wanted}")
-    return steps.index(wanted), wanted
+    return row
 
 
 def conditional(counts: np.ndarray) -> np.ndarray:

@@ -52,7 +52,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
             color=depth[position],
             linewidth=1.6,
         )
-    depth.bar(figure, summary)
+    depth.bar(figure, summary, 9)
     summary.set_ylim(bottom=0)
     figures.reference_line(summary, 1, f"even share, 1/{experts} = {1 / experts:.1%}")
     summary.set_ylabel("busiest ÷ mean")
@@ -73,9 +73,9 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
             f"Layer {layers[position]}: at the end {last.min():.2f} to {last.max():.2f} × even"
         )
         axes.set_ylabel("expert")
-        axes.set_yticks(figures.blocks_beside(range(experts), 8))
+        axes.set_yticks(figures.tick_positions(range(experts), 8))
         axes.invert_yaxis()
-    figures.ratio_bar(figure, mesh, maps, f"load relative to an even share (1/{experts})")
+    figures.ratio_bar(figure, mesh, maps, "load ÷ even share")
     figures.step_axis(maps[-1])
     return {"expert_load": figure}
 

@@ -77,14 +77,20 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     figures.label_ends(losses, ends, LOSS_HEIGHT_IN)
     losses.set_ylabel("cross-entropy (nats per token)")
     losses.grid(axis="y", color="0.93")
-    by_source = " by data source" if len(sources) > 1 else ""
-    losses.set_title(f"Training loss{by_source}{', with validation as circles' * validated}")
+    what = "in total (black) and by data source" if len(sources) > 1 else f"on {total}"
+    losses.set_title(f"Training loss {what}{'; circles: validation' * validated}")
 
-    rates.plot(position, file.read("learning_rate", 1), color=figures.WHOLE, linewidth=1.4)
+    rates.plot(
+        position,
+        file.read("learning_rate", 1),
+        color=figures.WHOLE,
+        linewidth=1.4,
+        **dot_if_alone(position),
+    )
     rates.set_ylim(bottom=0)
     rates.set_ylabel("learning rate")
     rates.ticklabel_format(axis="y", scilimits=(-2, 2))
-    rates.set_xlabel(f"{name}{f' ({steps[-1]:,} steps)' * (arguments.over == 'tokens')}")
+    rates.set_xlabel(name if arguments.over == "steps" else f"{name}, up to step {steps[-1]:,}")
     if arguments.log:
         rates.set_xscale("log")
     elif len(steps) > 1:

@@ -44,17 +44,17 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     depth = figures.Depth(layers[chosen])
     for position, curve in enumerate(curves):
         axes.plot(steps, curve, "o-", color=depth[position], linewidth=1.6, markersize=4)
-    depth.bar(figure, axes)
+    depth.bar(figure, axes, 24)
     figures.reference_line(axes, k / experts, f"random choice, {k}/{experts} = {k / experts:.0%}")
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", color="0.93")
-    axes.set_ylabel(f"of the {k} experts of a token, shared with the end")
+    axes.set_ylabel(f"share of a token's {k} experts")
     figures.step_axis(axes)
     axes.set_title(
-        "Router saturation: share of experts already chosen as at the last checkpoint\n"
-        f"(step {steps[-1]:,}), mean over {probes:,} probe tokens"
+        f"Router saturation: how many of a token's experts are those of the last checkpoint, step "
+        f"{steps[-1]:,}\n(mean over {probes:,} probe tokens)"
     )
     return {"saturation": figure}
 

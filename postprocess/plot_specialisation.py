@@ -42,9 +42,9 @@ def main() -> int:
     top.add_argument(
         "--experts",
         type=figures.positive,
-        default=6,
+        default=5,
         metavar="N",
-        help="shown with their tokens, the most specialised first (default 6)",
+        help="shown with their tokens, the most specialised first (default 5)",
     )
     top.add_argument(
         "--min-count",
@@ -85,8 +85,7 @@ def draw_domains(file: StatisticsFile, arguments: argparse.Namespace) -> Figure:
     layers, experts = file.layers(), file.experts()
     chosen = file.chosen_layers(arguments.layers)
     sources = file.names("source")
-    steps, k = file.checkpoints(), file.top_k()
-    row = last_row(file)
+    k, row = file.top_k(), file.last_counted("source_expert_count")
     ratios = [preference(file.dataset("source_expert_count", 4)[row, layer]) for layer in chosen]
 
     height = max(0.24 * len(sources), 0.5)
@@ -105,32 +104,25 @@ def draw_domains(file: StatisticsFile, arguments: argparse.Namespace) -> Figure:
         )
         axes.set_title(f"Layer {layers[layer]}")
         axes.set_yticks(range(len(sources)), labels=sources)
-        ticks = figures.blocks_beside(range(experts), 80)
+        ticks = figures.tick_positions(range(experts), 80)
         axes.set_xticks(ticks, labels=[str(order[tick]) for tick in ticks])
-        axes.tick_params(axis="x", rotation=90, labelsize=6.5)
+        if experts > 32:
+            axes.tick_params(axis="x", rotation=90, labelsize=6.5)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     grid[-1, 0].set_xlabel("expert, in the order of the source it prefers")
     figures.ratio_bar(figure, mesh, grid[:, 0], "share of the source's tokens\n÷ random choice")
     if len(sources) == 1:
-        what = "Use of experts; with one data source there is nothing to compare"
+        what = "Use of experts by the one data source"
     else:
         what = "Experts' preference for data sources"
     figure.suptitle(
-        f"{what}, at step {steps[row]:,}\n"
+        f"{what}, {file.span(row)}\n"
         f"1× is random choice: {k}/{experts} = {k / experts:.1%} of a source's tokens for each",
         x=0.01,
         ha="left",
     )
     return figure
-
-
-def last_row(file: StatisticsFile) -> int:
-    counts = file.dataset("source_expert_count", 4)
-    for row in reversed(range(counts.shape[0])):
-        if counts[row, 0].any():
-            return row
-    raise file.failure("no tokens in any checkpoint's row")
 
 
 def preference(counts: np.ndarray) -> np.ndarray:
@@ -168,7 +160,7 @@ def draw_tokens(
     wish = None if arguments.token_layer is None else [arguments.token_layer]
     layer = file.chosen_layers(wish)[-1]
     traces = specialised(file, layer, k, arguments.min_count, arguments.points)
-    order = np.argsort(-traces.share[-1, :, 0], kind="stable")[: arguments.experts]
+    order = np.argsort(-traces.share[-1].mean(1), kind="stable")[: arguments.experts]
 
     columns = min(len(order) + 1, 3)
     # The first panel is the mean over all experts.
@@ -203,7 +195,7 @@ def draw_tokens(
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.tick_params(labelbottom=True)
     for axes in panels[max(0, len(order) + 1 - columns) : len(order) + 1]:
-        figures.step_axis(axes)
+        figures.step_axis(axes, 5)
     figure.supylabel("share of the token's occurrences that chose the expert", fontsize="medium")
     figure.suptitle(
         f"Experts' two most specialised tokens in layer {layers[layer]} "

@@ -70,6 +70,20 @@ class StatisticsFile:
     def checkpoints(self) -> np.ndarray:
         return self.rows("checkpoint", "one is written with each checkpoint")
 
+    def last_counted(self, name: str) -> int:
+        """The last row of counts by checkpoint that is not all zeros."""
+        counts = self.dataset(name, 4)
+        for row in reversed(range(counts.shape[0])):
+            if counts[row, 0].any():
+                return row
+        raise self.failure("no tokens in any checkpoint's row")
+
+    def span(self, row: int) -> str:
+        """The steps that a checkpoint's row counts."""
+        steps = self.checkpoints()
+        first = steps[row - 1] + 1 if row > 0 else 1
+        return f"steps {first:,} to {steps[row]:,}"
+
     def layers(self) -> np.ndarray:
         """Block numbers of the MoE layers."""
         layers = self.read("layer", 1)
@@ -99,9 +113,5 @@ class StatisticsFile:
         if "probe_choice" in self:
             return self.dataset("probe_choice", 4).shape[3]
         # A token adds k to the diagonal and k² to the table.
-        coactivation = self.dataset("coactivation", 4)
-        for row in reversed(range(coactivation.shape[0])):
-            table = coactivation[row, 0]
-            if table.trace() > 0:
-                return round(table.sum() / table.trace())
-        raise self.failure("no tokens in any checkpoint's row")
+        table = self.dataset("coactivation", 4)[self.last_counted("coactivation"), 0]
+        return round(table.sum() / table.trace())

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/program_options.hpp>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <numeric>
@@ -173,9 +174,9 @@ Config parse_deck(const std::string& deck, const std::string& name,
 
 Config read_deck(const std::string& file, const std::vector<std::string>& overrides) {
   std::ifstream stream(file);
-  const std::string deck{std::istreambuf_iterator<char>(stream), {}};
-  if (!stream) throw input_error(file, ": cannot be read; expected a deck, such as inputs/quickstart.deck");
-  return parse_deck(deck, file, overrides);
+  const bool readable = stream && !std::filesystem::is_directory(file);  // a folder opens, too
+  if (!readable) throw input_error(file, ": cannot be read; expected a deck, such as inputs/quickstart.deck");
+  return parse_deck({std::istreambuf_iterator<char>(stream), {}}, file, overrides);
 }
 
 std::string write_deck(const Config& config) {

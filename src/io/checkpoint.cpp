@@ -277,7 +277,7 @@ void write_checkpoint(const Communicator& world, const std::string& path,
     world.together([&] { sync_file(temporary); });
     std::unique_ptr<hdf5::File> file;
     world.together(
-        [&] { file.reset(new hdf5::File(hdf5::File::open_parallel(temporary, world))); });
+        [&] { file = std::make_unique<hdf5::File>(hdf5::File::open_parallel(temporary, world)); });
     // Where one rank fails, all leave `together`, and so all close the file.
     world.together([&] {
       for (const TensorPart<T>& part : parts) {
@@ -329,7 +329,7 @@ void read_checkpoint(const Communicator& world, const std::string& path, const T
   std::unique_ptr<hdf5::File> file;
   world.together([&] {
     if (world.is_first()) (void)read_checkpoint_header(path);
-    file.reset(new hdf5::File(hdf5::File::open(path)));
+    file = std::make_unique<hdf5::File>(hdf5::File::open(path));
     if (!world.is_first()) return;
     for (const std::string& group : groups) check_tensors<T>(*file, table, group);
   });

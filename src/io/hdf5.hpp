@@ -110,8 +110,8 @@ class File {
   // An existing file for writing into its datasets through MPI-IO. Collective, and so is close().
   [[nodiscard]] static File open_parallel(const std::string& path, const Communicator& ranks);
 
-  File(const File&) = delete;  // Datasets point to it
-  File& operator=(const File&) = delete;
+  File(File&&) = default;  // while it has no Datasets: they point to it
+  File& operator=(File&&) = delete;
 
   [[nodiscard]] const std::string& path() const { return path_; }
 

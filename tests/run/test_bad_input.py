@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -63,18 +64,16 @@ def test_unknown_command(launch: Launch, ranks: int) -> None:
     assert_refused(launch(ranks, "tarin"), "'tarin'", "expected train, check, evaluate")
 
 
-@pytest.mark.parametrize("command", ["train", "check", "evaluate"])
-def test_no_deck(launch: Launch, command: str) -> None:
-    assert_refused(launch(1, command), f"hearth {command} needs a deck")
+@pytest.mark.parametrize("task", ["train", "check", "evaluate"])
+def test_no_deck(launch: Launch, task: str) -> None:
+    assert_refused(launch(1, task), f"hearth {task} needs a deck")
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("command", ["train", "check"])
-def test_deck_that_is_not_there(
-    launch: Launch, tmp_path: Path, command: str, ranks: int
-) -> None:
+@pytest.mark.parametrize("task", ["train", "check"])
+def test_deck_that_is_not_there(launch: Launch, tmp_path: Path, task: str, ranks: int) -> None:
     deck = tmp_path / "none.deck"
-    assert_refused(launch(ranks, command, str(deck)), deck, "cannot be read; expected a deck")
+    assert_refused(launch(ranks, task, str(deck)), deck, "cannot be read; expected a deck")
     assert files(tmp_path) == {}
 
 
@@ -169,7 +168,11 @@ def test_token_id_beyond_the_vocabulary(
         "--model.vocabulary=20",
         f"--statistics.probe_tokens={probe_tokens}",
     )
-    assert_refused(finished, ".bin", "token id", "model.vocabulary is 20")
+    assert finished.returncode == 2, finished.stderr
+    *progress, error = said(finished)  # a batch is read after the run has said how it is laid out
+    assert error.startswith("hearth: ") and not any("hearth: " in line for line in progress)
+    for fragment in (".bin", "token id", "model.vocabulary is 20"):
+        assert fragment in error
     assert not any(files(tiny.output).values())
 
 
@@ -230,7 +233,9 @@ def of_many_sequences(index: bytes) -> bytes:
         (of_many_sequences, "truncated"),
     ],
 )
-def test_damaged_index(launch: Launch, tiny: TinyRun, damage, fragment: str) -> None:  # noqa: ANN001
+def test_damaged_index(
+    launch: Launch, tiny: TinyRun, damage: Callable[[bytes], bytes], fragment: str
+) -> None:
     index = tiny.folder / "even.idx"
     index.write_bytes(damage(index.read_bytes()))
     assert_refused(launch(1, "train", str(tiny.deck)), index, fragment)
@@ -268,9 +273,7 @@ def test_resume_none_beside_a_checkpoint(launch: Launch, trained: TinyRun) -> No
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("name", ["tiny.deck", "even.bin", "none.h5"])
-def test_resume_from_no_checkpoint(
-    launch: Launch, tiny: TinyRun, name: str, ranks: int
-) -> None:
+def test_resume_from_no_checkpoint(launch: Launch, tiny: TinyRun, name: str, ranks: int) -> None:
     file = tiny.folder / name
     finished = launch(ranks, "train", str(tiny.deck), f"--checkpoint.resume={file}")
     assert_refused(finished, file)
@@ -326,7 +329,9 @@ def flip_moment(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("damage", [truncate, cut_last_byte, empty, flip_weight, flip_moment])
-def test_damaged_newest_checkpoint(launch: Launch, trained: TinyRun, damage, ranks: int) -> None:  # noqa: ANN001
+def test_damaged_newest_checkpoint(
+    launch: Launch, trained: TinyRun, damage: Callable[[Path], None], ranks: int
+) -> None:
     newest = newest_checkpoint(trained)
     damage(newest)
     finished = launch(ranks, "train", str(trained.deck))

@@ -1,0 +1,97 @@
+// Collectives on device arrays, with the message limit lowered so that every message is cut.
+#include "base/error.hpp"
+#include "catch.hpp"
+#include "parallel/device_exchange.hpp"
+
+using namespace hearth;
+
+namespace {
+
+Communicator small_messages(Index bytes) {
+  Communicator world = Communicator::world();
+  world.set_message_limit_bytes(bytes);
+  return world;
+}
+
+}  // namespace
+
+TEST_CASE("rows reach the rank that they are for") {
+  const Communicator world = small_messages(40);
+  const int ranks = world.size(), me = world.rank();
+  const DeviceExchange exchange(world);
+  // Rank s sends (s + 2 r) % 4 rows to rank r; each element tells where it comes from.
+  const auto rows_between = [](int from, int to) { return Index{(from + 2 * to) % 4}; };
+  std::vector<Index> sent, received;
+  Index all_sent = 0, all_received = 0;
+  for (int r = 0; r < ranks; ++r) {
+    all_sent += sent.emplace_back(rows_between(me, r));
+    all_received += received.emplace_back(rows_between(r, me));
+  }
+  constexpr Index width = 3;
+  const HostArray2<double> out("out", all_sent, width), in("in", all_received, width);
+  Index row = 0;
+  for (int r = 0; r < ranks; ++r) {
+    for (Index i = 0; i < rows_between(me, r); ++i, ++row) {
+      for (Index c = 0; c < width; ++c) out(row, c) = 1000 * me + 100 * r + 10.0 * i + c;
+    }
+  }
+  const auto send = Kokkos::create_mirror_view_and_copy(Memory(), out);
+  const Array2<double> receive("receive", all_received, width);
+  exchange.all_to_all<double>(send, sent, receive, received);
+  Kokkos::deep_copy(in, receive);
+  row = 0;
+  for (int r = 0; r < ranks; ++r) {
+    for (Index i = 0; i < rows_between(r, me); ++i, ++row) {
+      for (Index c = 0; c < width; ++c) CHECK(in(row, c) == 1000 * r + 100 * me + 10.0 * i + c);
+    }
+  }
+}
+
+TEST_CASE("sums are shared out and shares are gathered") {
+  for (const Index limit : {8, 24, 1 << 20}) {
+    const Communicator world = small_messages(limit);
+    const int ranks = world.size(), me = world.rank();
+    const DeviceExchange exchange(world);
+    std::vector<Index> counts;
+    Index total = 0, first = 0;
+    for (int r = 0; r < ranks; ++r) {
+      if (r == me) first = total;
+      total += counts.emplace_back(r == 1 ? 0 : 5 + r);
+    }
+    const Index mine = counts[static_cast<std::size_t>(me)];
+    const Array1<std::int64_t> values("values", total), share("share", mine);
+    const auto host = Kokkos::create_mirror_view(values);
+    for (Index i = 0; i < total; ++i) host(i) = (me + 1) * i;
+    Kokkos::deep_copy(values, host);
+    exchange.reduce_scatter(values, counts, share);
+    const auto part = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), share);
+    for (Index i = 0; i < mine; ++i) CHECK(part(i) == (first + i) * ranks * (ranks + 1) / 2);
+
+    const Array1<float> gathered("gathered", total), piece("piece", mine);
+    Kokkos::deep_copy(piece, static_cast<float>(me));
+    exchange.all_gather<float>(piece, counts, gathered);
+    const auto all = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), gathered);
+    Index at = 0;
+    for (int r = 0; r < ranks; ++r) {
+      for (Index i = 0; i < counts[static_cast<std::size_t>(r)]; ++i) CHECK(all(at++) == float(r));
+    }
+  }
+}
+
+TEST_CASE("an error on one rank is every rank's error") {
+  const Communicator world = Communicator::world();
+  const int last = world.size() - 1;
+  try {
+    world.together([&] {
+      if (world.rank() == last) throw input_error("a file is bad");
+    });
+    FAIL("nothing was thrown");
+  } catch (const CollectiveError& error) {
+    CHECK(error.status() == 2);
+    CHECK(std::string(error.what()) == "a file is bad");
+  }
+  CHECK_NOTHROW(world.together([] {}));
+  CHECK(world.broadcast(world.is_first() ? "first" : "") == "first");
+  CHECK(small_messages(2).broadcast(world.is_first() ? "longer" : "") == "longer");
+  CHECK(world.sum(1) == world.size());
+}
