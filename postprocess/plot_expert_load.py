@@ -42,7 +42,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     )
     figure.suptitle(f"Load of {experts} experts over training", x=0.01, ha="left")
 
-    depth = figures.Depth(layers)
+    depth = figures.Depth(layers.tolist())
     edges = interval_edges(intervals)
     for position in range(len(layers)):
         summary.stairs(

@@ -70,10 +70,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
         ends.append((y[-1], total, figures.WHOLE))
 
     validated = draw_validation(file, losses, sources, steps, position)
-    low, high = losses.get_ylim()
-    if len(y) and np.isfinite(entropy).any():
-        high = min(high, max(np.nanmax(entropy), *(end[0] for end in ends)) * 1.03)
-    losses.set_ylim(low, high)
+    losses.set_ylim(losses.get_ylim())  # fixed: the labels' places depend on it
     figures.label_ends(losses, ends, LOSS_HEIGHT_IN)
     losses.set_ylabel("cross-entropy (nats per token)")
     losses.grid(axis="y", color="0.93")

@@ -41,7 +41,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     curves = [saturation(choice[:, layer]) for layer in chosen]
 
     figure, axes = plt.subplots(figsize=(9, 5.2))
-    depth = figures.Depth(layers[chosen])
+    depth = figures.Depth(layers[chosen].tolist())
     for position, curve in enumerate(curves):
         axes.plot(steps, curve, "o-", color=depth[position], linewidth=1.6, markersize=4)
     depth.bar(figure, axes, 24)

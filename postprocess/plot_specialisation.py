@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -180,8 +182,9 @@ def draw_tokens(
     panels[0].set_ylim(0, min(1.02, highest * 1.12))
     panels[0].set_xlim(0, traces.steps[-1] * 1.02)
 
+    seen = np.isfinite(traces.share)
     with np.errstate(invalid="ignore"):
-        means = np.nanmean(traces.share, axis=1)
+        means = np.nan_to_num(traces.share).sum(1) / seen.sum(1)
     names = ("best token", "second")
     draw_panel(panels[0], traces.steps, means, names)
     panels[0].set_title(f"Mean over all {experts} experts")
@@ -208,7 +211,7 @@ def draw_tokens(
     return figure
 
 
-def draw_panel(axes: plt.Axes, steps: np.ndarray, share: np.ndarray, names: tuple | list) -> None:
+def draw_panel(axes: Axes, steps: np.ndarray, share: np.ndarray, names: Sequence[str]) -> None:
     """Two curves with their names at the right."""
     ends = []
     for rank, line in enumerate(("o-", "s--")):
@@ -252,7 +255,7 @@ def row_groups(rows: int, points: int) -> list[range]:
     return [range(max(0, end - size), end) for end in range(rows, 0, -size)][::-1]
 
 
-def summed(table, rows: range, layer: int) -> np.ndarray:
+def summed(table: h5py.Dataset, rows: range, layer: int) -> np.ndarray:
     """Counts (token, expert) added over checkpoints, read row by row."""
     total = table[rows[0], layer]
     for row in rows[1:]:

@@ -5,6 +5,7 @@
 
 #include <Kokkos_Core.hpp>
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -43,8 +44,10 @@ CommandLine parse_command_line(int argc, char** argv) {
   for (int i = 2; i < argc; ++i) {
     const std::string argument = argv[i];
     if (line.command == "check" && argument.starts_with("--ranks=")) {
-      const int ranks = std::atoi(argument.c_str() + 8);
-      if (ranks < 1) throw input_error("command line: ", argument, "; expected a number of ranks");
+      int ranks = 0;
+      const char* const end = argument.data() + argument.size();
+      const auto parsed = std::from_chars(argument.data() + 8, end, ranks);
+      if (ranks < 1 || parsed.ec != std::errc() || parsed.ptr != end) throw input_error("command line: ", argument, "; expected a number of ranks");
       line.ranks = ranks;
     } else if (argument.starts_with("--") || !line.deck.empty()) {
       line.overrides.push_back(argument);

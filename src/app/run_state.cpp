@@ -1,6 +1,7 @@
 #include "app/run_state.hpp"
 
 #include <cstdio>
+#include <filesystem>
 #include <limits>
 
 #include "base/error.hpp"
@@ -131,6 +132,18 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
     trainer.optimizer().spread_weights();
     return Resumed{step, path,
                    counters.empty() ? std::vector<std::int64_t>() : counters.front().values};
+  }
+}
+
+void set_aside_beyond(const OutputDirectory& output, std::int64_t step) {
+  for (const OutputDirectory::Checkpoint& checkpoint : output.checkpoints()) {
+    if (checkpoint.step <= step) break;  // the newest comes first
+    const std::string aside = checkpoint.path + ".aside";
+    std::error_code error;
+    std::filesystem::rename(checkpoint.path, aside, error);
+    if (error) throw input_error(checkpoint.path, ": cannot be renamed: ", error.message());
+    std::fprintf(stderr, "set aside, since the run goes on from step %lld: %s\n",
+                 static_cast<long long>(step), aside.c_str());
   }
 }
 

@@ -43,4 +43,8 @@ template <class T>
                                             const OutputDirectory* output, Trainer<T>& trainer,
                                             bool moments);
 
+// Renames the checkpoints beyond `step`: damaged ones, or those of a course not taken. Neither the
+// next start nor pruning then takes them for the newest. Says so on standard error.
+void set_aside_beyond(const OutputDirectory& output, std::int64_t step);
+
 }  // namespace hearth

@@ -122,6 +122,7 @@ Status train(const Config& config, const Communicator& world) {
   std::optional<Progress> progress;
   world.together([&] {
     if (!world.is_first()) return;
+    set_aside_beyond(*output, step);
     progress.emplace(config, step, output->file("metrics.jsonl"));
     progress->say(text(header.decomposition, "; first step after ",
                        static_cast<long>(1000 * seconds_since(start)), " ms"));

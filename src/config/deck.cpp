@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <boost/program_options.hpp>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include "base/error.hpp"
 #include "config/options.hpp"
@@ -100,6 +102,7 @@ void check_value(const Option& option, const std::string& where) {
     const bool above_zero = option.minimum > 0 && option.minimum < 1e-300;
     fail(above_zero ? "a number above 0" : text("at least ", option.minimum));
   }
+  if (!std::isfinite(value)) fail("a finite number");
 }
 
 }  // namespace
@@ -163,6 +166,8 @@ Config parse_deck(const std::string& deck, const std::string& name,
                                      [&](const Option& o) { return o.key == key; });
     throw input_error(place(key), ": ", error.what(), "; expected ",
                       option == table.end() ? "another value" : type_name(*option));
+  } catch (const po::invalid_command_line_syntax& error) {
+    throw input_error("command line: ", error.what(), "; expected --section.key=value");
   } catch (const po::error& error) {
     throw input_error(name, ": ", error.what());
   }
@@ -175,7 +180,9 @@ Config parse_deck(const std::string& deck, const std::string& name,
 Config read_deck(const std::string& file, const std::vector<std::string>& overrides) {
   std::ifstream stream(file);
   const bool readable = stream && !std::filesystem::is_directory(file);  // a folder opens, too
-  if (!readable) throw input_error(file, ": cannot be read; expected a deck, such as inputs/quickstart.deck");
+  if (!readable) {
+    throw input_error(file, ": cannot be read; expected a deck, such as inputs/quickstart.deck");
+  }
   return parse_deck({std::istreambuf_iterator<char>(stream), {}}, file, overrides);
 }
 
@@ -221,6 +228,10 @@ void validate(const Config& c, const std::string& where) {
   if (c.batch.cell_sequences > c.batch.global_batch) {
     refuse("batch.cell_sequences = ", c.batch.cell_sequences,
            " is more than batch.global_batch = ", c.batch.global_batch);
+  }
+  for (const auto& [key, beta] : {std::pair("optimizer.beta1", c.optimizer.beta1),
+                                  std::pair("optimizer.beta2", c.optimizer.beta2)}) {
+    if (beta >= 1) refuse(key, " = ", beta, "; expected less than 1, or no gradient would count");
   }
   const double schedule = c.optimizer.warmup_fraction + c.optimizer.decay_fraction;
   if (schedule > 1) {

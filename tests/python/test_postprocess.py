@@ -20,6 +20,9 @@ import plot_saturation
 import plot_specialisation
 from statistics_file import StatisticsFile
 
+# Matplotlib warns of a layout that does not fit.
+pytestmark = pytest.mark.filterwarnings("error")
+
 SOURCES = ("bible", "python", "french")
 SCRIPTS = ("loss", "expert_load", "coactivation", "saturation", "specialisation")
 

@@ -81,6 +81,12 @@ def test_deck_that_is_a_folder(launch: Launch, tmp_path: Path) -> None:
     assert_refused(launch(1, "train", str(tmp_path)), tmp_path, "expected a deck")
 
 
+@pytest.mark.parametrize("ranks", ["0", "-2", "two", "4x", ""])
+def test_check_of_no_number_of_ranks(launch: Launch, tiny: TinyRun, ranks: str) -> None:
+    finished = launch(1, "check", str(tiny.deck), f"--ranks={ranks}")
+    assert_refused(finished, f"--ranks={ranks}", "expected a number of ranks")
+
+
 # ---- The deck
 
 
@@ -100,6 +106,7 @@ LINES = [
     ("steps = 6", "steps = 99999999999999999999", "run.steps", "expected integer"),
     ("layers = 2", "layers = -1", "model.layers = -1", "at least 1"),
     ("learning_rate = 1e-2", "learning_rate = nan", "optimizer.learning_rate", "at least 0"),
+    ("learning_rate = 1e-2", "learning_rate = inf", "optimizer.learning_rate", "a finite number"),
 ]
 
 
@@ -125,6 +132,8 @@ OVERRIDES = [
     ("--hidden=24", "command line", "'model.hidden'"),
     ("--model.hidden=wide", "command line", "model.hidden", "expected integer"),
     ("hidden=24", "command line", "'hidden=24'", "expected --section.key=value"),
+    ("--model.hidden=", "command line", "model.hidden", "expected --section.key=value"),
+    ("--optimizer.beta2=1", "optimizer.beta2 = 1", "less than 1"),
     ("--moe.top_k=8", "moe.top_k = 8", "moe.experts = 7", "at most as many"),
     ("--model.heads=5", "model.hidden = 24", "model.heads = 5", "not a multiple"),
     ("--model.kv_heads=3", "model.kv_heads = 3", "does not divide model.heads = 4"),
@@ -342,6 +351,18 @@ def test_damaged_newest_checkpoint(
     older = newest.with_name("step_00000003.h5")
     assert f"resumed from {older} at step 3" in lines
     assert any(line.startswith("step 6, weights checksum") for line in lines)
+
+
+def test_pruning_spares_the_only_good_checkpoint(launch: Launch, trained: TinyRun) -> None:
+    newest = newest_checkpoint(trained)
+    empty(newest)
+    finished = launch(2, "train", str(trained.deck), "--run.stop_step=4", "--checkpoint.keep=1")
+    assert finished.returncode == 75, finished.stderr
+    good = newest.with_name("step_00000004.h5")
+    assert list(newest.parent.glob("*.h5")) == [good]
+    assert newest.with_name("step_00000006.h5.aside").is_file()
+    again = launch(1, "train", str(trained.deck))
+    assert again.returncode == 0 and f"resumed from {good} at step 4" in again.stderr
 
 
 def test_damaged_named_checkpoint(launch: Launch, trained: TinyRun) -> None:

@@ -101,6 +101,19 @@ def test_start_of_a_finished_run(launch: Launch, tiny: TinyRun) -> None:
     assert again.returncode == 0 and "nothing to do" in again.stderr
 
 
+def test_resume_from_an_older_checkpoint_is_the_new_course(launch: Launch, tiny: TinyRun) -> None:
+    train = ("train", str(tiny.deck))
+    whole = launch(1, *train)
+    assert whole.returncode == 0, whole.stderr
+    older = tiny.output / "checkpoints" / "step_00000003.h5"
+    change = "--optimizer.learning_rate=2e-2"
+    back = launch(1, *train, change, f"--checkpoint.resume={older}", "--run.stop_step=4")
+    assert back.returncode == REQUEUE, back.stderr
+    on = launch(2, *train, change)
+    assert on.returncode == 0 and "at step 4\n" in on.stderr
+    assert checksum(on.stderr) != checksum(whole.stderr)
+
+
 def test_signal_to_mpirun(command: Command, launch: Launch, tiny: TinyRun) -> None:
     with running(command, 2, "train", str(tiny.deck), *LONG) as process:
         wait_for(lambda: steps_done(tiny.output) >= 1, process)
