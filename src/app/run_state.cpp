@@ -1,5 +1,6 @@
 #include "app/run_state.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <limits>
@@ -126,7 +127,7 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
     } catch (const CollectiveError& error) {
       if (named) throw;
       say(world, text("passed over: ", error.what()));
-      before = step;
+      before = std::min(before - 1, step);  // on, whatever the damaged file claims
       continue;
     }
     trainer.optimizer().spread_weights();

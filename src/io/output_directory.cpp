@@ -63,8 +63,9 @@ std::optional<std::string> birth_of(long pid) {
 }
 
 bool is_alive(const Holder& holder) {
-  if (!fs::exists("/proc/self/stat"))
+  if (!fs::exists("/proc/self/stat")) {
     return ::kill(static_cast<pid_t>(holder.pid), 0) == 0 || errno == EPERM;
+  }
   const std::optional<std::string> birth = birth_of(holder.pid);
   return birth && (holder.birth.empty() || *birth == holder.birth);
 }
