@@ -38,9 +38,9 @@ inline constexpr int key_block_rows = 32;
 // h / (heads/kv_heads).
 template <class T>
 void attention(const AttentionPlan& plan,
-               const Array2<const T>& q,   // (queries, heads · head_dim)
-               const Array2<const T>& k,   // (keys, kv_heads · head_dim)
-               const Array2<const T>& v,   // (keys, kv_heads · head_dim)
+               const Array2<const T>& q,  // (queries, heads · head_dim)
+               const Array2<const T>& k,  // (keys, kv_heads · head_dim)
+               const Array2<const T>& v,  // (keys, kv_heads · head_dim)
                Index head_dim, double scale,
                const Array2<T>& out,       // (queries, heads · head_dim)
                const Array2<T>& log_sum);  // (queries, heads)

@@ -9,7 +9,7 @@ namespace hearth::kernels {
 inline constexpr double gradient_unit = 0x1p-50;   // of a weight's gradient; sums within ±8192
 inline constexpr double gradient_limit = 0x1p13;   // |g| · cells must stay below
 inline constexpr double statistic_unit = 0x1p-30;  // of sums over tokens: loss, entropy, …
-inline constexpr double mean_unit = 0x1p-50;       // of what is divided by the step's tokens already
+inline constexpr double mean_unit = 0x1p-50;  // of what is divided by the step's tokens already
 
 // Where the gradient of one tensor is summed over cells and ranks.
 struct GradientSum {

@@ -21,12 +21,12 @@ void count_copies(const Array2<const int>& choice,  // (tokens, k), ascending ex
 
 // rows[segment_begin[e] + position] = x[token] for every copy, zero in the segments' padding.
 template <class T>
-void dispatch(const Array2<const T>& x,                 // (tokens, hidden)
-              const Array2<const int>& choice,          // (tokens, k)
-              const Array2<const int>& position,        // (tokens, k)
-              const Array1<const int>& segment_begin,   // (experts): first row of each segment
-              const Array1<const int>& count,           // (experts)
-              const Array2<T>& rows);                   // (rows, hidden)
+void dispatch(const Array2<const T>& x,                // (tokens, hidden)
+              const Array2<const int>& choice,         // (tokens, k)
+              const Array2<const int>& position,       // (tokens, k)
+              const Array1<const int>& segment_begin,  // (experts): first row of each segment
+              const Array1<const int>& count,          // (experts)
+              const Array2<T>& rows);                  // (rows, hidden)
 
 // y[t] += Σ_j gate[t][j] · rows[of copy j], in ascending order of expert.
 template <class T>

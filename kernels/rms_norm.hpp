@@ -11,11 +11,11 @@ namespace hearth::kernels {
 
 // y[t] = x[t] · r[t] · weight, with r[t] = 1/sqrt(mean(x[t]²) + epsilon) kept for the adjoint.
 template <class T>
-void rms_norm(const Array2<const T>& x,          // (tokens, width)
-              const Array1<const T>& weight,     // (width)
-              double epsilon,                    //
-              const Array2<T>& y,                // (tokens, width)
-              const Array1<T>& inverse_rms);     // (tokens)
+void rms_norm(const Array2<const T>& x,       // (tokens, width)
+              const Array1<const T>& weight,  // (width)
+              double epsilon,                 //
+              const Array2<T>& y,             // (tokens, width)
+              const Array1<T>& inverse_rms);  // (tokens)
 
 // dx += adjoint; dweight = sum over rows, in blocks of fixed size, in order.
 template <class T>

@@ -17,9 +17,9 @@ struct RotaryTable {
 
 // Rotates every head of every row, in place, by the angle of the row's position.
 template <class T>
-void rotate(const Array2<T>& x,                    // (tokens, heads · head_dim)
-            Index head_dim,                        //
-            const Array1<const int>& position,     // (tokens)
+void rotate(const Array2<T>& x,                 // (tokens, heads · head_dim)
+            Index head_dim,                     //
+            const Array1<const int>& position,  // (tokens)
             const RotaryTable<T>& table);
 
 // The adjoint of rotate: the rotation by minus the angle.

@@ -7,13 +7,13 @@ namespace hearth::kernels {
 
 // together[i][j] += tokens that chose both expert i and expert j; the diagonal counts the tokens
 // of each expert.
-void count_pairs(const Array2<const int>& choice,            // (tokens, k)
-                 const Array2<std::int64_t>& together);      // (experts, experts)
+void count_pairs(const Array2<const int>& choice,        // (tokens, k)
+                 const Array2<std::int64_t>& together);  // (experts, experts)
 
 // count[label[t]][choice[t][j]] += 1: by token id, or by data source.
-void count_labelled(const Array1<const int>& label,          // (tokens)
-                    const Array2<const int>& choice,         // (tokens, k)
-                    const Array2<std::int64_t>& count);      // (labels, experts)
+void count_labelled(const Array1<const int>& label,      // (tokens)
+                    const Array2<const int>& choice,     // (tokens, k)
+                    const Array2<std::int64_t>& count);  // (labels, experts)
 
 // sum[label] += Σ value over each run of `run` consecutive tokens, which have one label (a
 // sequence and its data source), summed in fp64 in order and then in units of statistic_unit;

@@ -69,7 +69,8 @@ Status check_command(const Config& config, const Communicator& world, int ranks)
     std::printf("memory of the first rank, GiB: weights %.3f, gradient sums %.3f, optimizer %.3f\n",
                 bytes.weights / gibibyte, bytes.gradients / gibibyte, bytes.optimizer / gibibyte);
     if (config.optimizer.epsilon < 1e-12) {
-      std::printf("warning: optimizer.epsilon below 1e-12 is finer than the unit of gradient sums\n");
+      std::printf(
+          "warning: optimizer.epsilon below 1e-12 is finer than the unit of gradient sums\n");
     }
   });
   return Status::done;

@@ -47,7 +47,8 @@ CommandLine parse_command_line(int argc, char** argv) {
       int ranks = 0;
       const char* const end = argument.data() + argument.size();
       const auto parsed = std::from_chars(argument.data() + 8, end, ranks);
-      if (ranks < 1 || parsed.ec != std::errc() || parsed.ptr != end) throw input_error("command line: ", argument, "; expected a number of ranks");
+      if (ranks < 1 || parsed.ec != std::errc() || parsed.ptr != end)
+        throw input_error("command line: ", argument, "; expected a number of ranks");
       line.ranks = ranks;
     } else if (argument.starts_with("--") || !line.deck.empty()) {
       line.overrides.push_back(argument);
@@ -87,14 +88,16 @@ Status run_command(const CommandLine& line, const Communicator& world) {
   if (line.command == "--help" || line.command == "--version" || line.command == "keys") {
     if (!world.is_first()) return Status::done;
     if (line.command == "--help") std::fputs(usage, stdout);
-    if (line.command == "--version") std::printf("hearth %s (%s)\n%s\n", version, revision, build_description);
+    if (line.command == "--version")
+      std::printf("hearth %s (%s)\n%s\n", version, revision, build_description);
     if (line.command == "keys") std::fputs(deck_manual().c_str(), stdout);
     return Status::done;
   }
   Config config;
   world.together([&] { config = read_deck(line.deck, line.overrides); });
   if (line.command == "train") return train_command(config, world);
-  if (line.command == "check") return check_command(config, world, line.ranks.value_or(world.size()));
+  if (line.command == "check")
+    return check_command(config, world, line.ranks.value_or(world.size()));
   return evaluate_command(config, world);
 }
 
@@ -108,7 +111,8 @@ int run(int argc, char** argv) {
     // Step 3. Kokkos, before the first array and destroyed after the last.
     Kokkos::InitializationSettings settings;
     settings.set_disable_warnings(true);
-    if (std::getenv("OMP_NUM_THREADS") == nullptr) settings.set_num_threads(threads_per_rank(world));
+    if (std::getenv("OMP_NUM_THREADS") == nullptr)
+      settings.set_num_threads(threads_per_rank(world));
     const Kokkos::ScopeGuard kokkos(settings);
 
     // Step 4. The command itself: it reads the deck and does the rest.

@@ -75,9 +75,9 @@ double Progress::show(const StepReport& report, const StepSums& layout) {
   const double step_s = std::chrono::duration<double>(now - last_).count();
   const double elapsed_s = std::chrono::duration<double>(now - start_).count();
   last_ = now;
-  const std::int64_t last_step =
-      config_.run.stop_step > 0 ? std::min(config_.run.stop_step, config_.run.steps)
-                                : config_.run.steps;
+  const std::int64_t last_step = config_.run.stop_step > 0
+                                     ? std::min(config_.run.stop_step, config_.run.steps)
+                                     : config_.run.steps;
   const auto done = static_cast<double>(report.step - first_step_);
   const double left_s = elapsed_s / done * static_cast<double>(last_step - report.step);
   const double tokens_per_s = static_cast<double>(report.tokens) / step_s;

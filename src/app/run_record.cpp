@@ -15,7 +15,9 @@ namespace {
 
 constexpr double absent = std::numeric_limits<double>::quiet_NaN();
 
-double in_units(std::int64_t value, double unit) { return static_cast<double>(value) * unit; }
+double in_units(std::int64_t value, double unit) {
+  return static_cast<double>(value) * unit;
+}
 
 template <class T>
 LabelledArray array(const std::string& path, std::vector<Index> dims, std::vector<std::string> axes,
@@ -198,7 +200,8 @@ void RoutingRecord::close_interval(std::int64_t step, const StepSums& layout) {
     }
     dropped_.values.push_back(tokens * config_.moe.top_k - copies);
     entropy_.values.push_back(in_units(layout.entropy(sums, layer)(0), kernels::statistic_unit));
-    balance_loss_.values.push_back(in_units(layout.router_loss(sums, layer)(0), kernels::mean_unit));
+    balance_loss_.values.push_back(
+        in_units(layout.router_loss(sums, layer)(0), kernels::mean_unit));
     z_loss_.values.push_back(in_units(layout.router_loss(sums, layer)(1), kernels::mean_unit));
   }
   std::fill(open_.begin(), open_.end(), 0);
@@ -229,7 +232,8 @@ void RoutingRecord::read(const std::string& path, std::int64_t step) {
   restore(file, "coactivation", checkpoints, pairs_);
   restore(file, "source_expert_count", checkpoints, source_counts_);
   restore(file, "token_expert_count", checkpoints, token_counts_);
-  probe_.width = config_.moe_layers() * static_cast<Index>(probe_tokens_.size()) * config_.moe.top_k;
+  probe_.width =
+      config_.moe_layers() * static_cast<Index>(probe_tokens_.size()) * config_.moe.top_k;
   restore(file, "probe_choice", checkpoints, probe_);
 }
 
@@ -271,19 +275,18 @@ void RoutingRecord::write(const std::string& path, const LabelledAttributes& att
             {"checkpoint", "layer", "source", "expert"}, "tokens",
             "token copies of each data source sent to each expert", source_counts_.values, true)};
   if (config_.statistics.token_counts) {
-    arrays.push_back(array("/token_expert_count",
-                           {checkpoints, layers, config_.model.vocabulary, experts},
-                           {"checkpoint", "layer", "token", "expert"}, "tokens",
-                           "copies of each token id sent to each expert", token_counts_.values,
-                           true));
+    arrays.push_back(
+        array("/token_expert_count", {checkpoints, layers, config_.model.vocabulary, experts},
+              {"checkpoint", "layer", "token", "expert"}, "tokens",
+              "copies of each token id sent to each expert", token_counts_.values, true));
   }
   if (probes > 0) {
     arrays.push_back(array("/probe_token", {probes}, {"probe"}, "1",
                            "token ids of the fixed probe set", probe_tokens_));
     arrays.push_back(array("/probe_choice", {checkpoints, layers, probes, config_.moe.top_k},
                            {"checkpoint", "layer", "probe", "k"}, "1",
-                           "experts chosen with the checkpoint's weights, ascending",
-                           probe_.values, true));
+                           "experts chosen with the checkpoint's weights, ascending", probe_.values,
+                           true));
   }
   write_labelled_file(path, attributes, arrays);
 }

@@ -96,7 +96,8 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
         for (const std::string& note : notes) say(world, note);
         if (!point) return;
         if (config.checkpoint.resume == "none") {
-          throw input_error(point->path, " is there and checkpoint.resume = none; "
+          throw input_error(point->path,
+                            " is there and checkpoint.resume = none; "
                             "give another run.output or checkpoint.resume = auto");
         }
         path = point->path;
@@ -108,8 +109,9 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
         say(world, "changed since " + path + ": " + change);
       }
       if (!data_identity.empty() && header.data_identity != data_identity) {
-        throw input_error(path, ": was made with other token files: then ", one_line(header.data_identity),
-                          "; now ", one_line(data_identity), "; restore them, or give another run.output");
+        throw input_error(path, ": was made with other token files: then ",
+                          one_line(header.data_identity), "; now ", one_line(data_identity),
+                          "; restore them, or give another run.output");
       }
     });
     path = world.broadcast(path);
@@ -119,8 +121,8 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
     auto parts = tensor_parts(trainer, moments);
     std::vector<CounterTensor> counters;
     if (moments) {
-      counters.push_back(make_interval_counter(
-          static_cast<Index>(trainer.sums().values().extent(0)) + 1, {}));
+      counters.push_back(
+          make_interval_counter(static_cast<Index>(trainer.sums().values().extent(0)) + 1, {}));
     }
     try {
       read_checkpoint<T>(world, path, trainer.parameters().table(), parts, counters);
@@ -148,13 +150,13 @@ void set_aside_beyond(const OutputDirectory& output, std::int64_t step) {
   }
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                  \
-  template std::vector<TensorPart<T>> tensor_parts<T>(Trainer<T>&, bool);                      \
-  template std::uint64_t weights_checksum<T>(Trainer<T>&, const Communicator&);                \
-  template void save<T>(const std::string&, const CheckpointHeader&, const Communicator&,      \
-                        Trainer<T>&, const std::vector<std::int64_t>&);                        \
-  template std::optional<Resumed> resume<T>(const Config&, const std::string&,                 \
-                                            const Communicator&, const OutputDirectory*,       \
+#define HEARTH_INSTANTIATE(T)                                                             \
+  template std::vector<TensorPart<T>> tensor_parts<T>(Trainer<T>&, bool);                 \
+  template std::uint64_t weights_checksum<T>(Trainer<T>&, const Communicator&);           \
+  template void save<T>(const std::string&, const CheckpointHeader&, const Communicator&, \
+                        Trainer<T>&, const std::vector<std::int64_t>&);                   \
+  template std::optional<Resumed> resume<T>(const Config&, const std::string&,            \
+                                            const Communicator&, const OutputDirectory*,  \
                                             Trainer<T>&, bool)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);

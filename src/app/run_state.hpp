@@ -35,8 +35,9 @@ struct Resumed {
 
 // Weights and, with `moments`, moments of the checkpoint that checkpoint.resume asks for: the
 // newest good one of `output` (first rank's; null elsewhere), or a file. None: no checkpoint is
-// there. `data_identity` must be that of the checkpoint (empty: any). Says on standard error what it took and passed over. Collective; throws CollectiveError
-// where the checkpoint is of another model or, with resume = none, where there is one.
+// there. `data_identity` must be that of the checkpoint (empty: any). Says on standard error what
+// it took and passed over. Collective; throws CollectiveError where the checkpoint is of another
+// model or, with resume = none, where there is one.
 template <class T>
 [[nodiscard]] std::optional<Resumed> resume(const Config& config, const std::string& data_identity,
                                             const Communicator& world,

@@ -96,7 +96,8 @@ Status train(const Config& config, const Communicator& world) {
                    {"data_identity", header.data_identity}}};
   records.routing.set_probe_tokens(probe.tokens());
   std::int64_t step = 0;
-  if (const auto resumed = resume(config, header.data_identity, world, output.get(), trainer, true)) {
+  if (const auto resumed =
+          resume(config, header.data_identity, world, output.get(), trainer, true)) {
     step = resumed->step;
     world.together([&] {
       if (!world.is_first()) return;
@@ -166,7 +167,7 @@ Status train(const Config& config, const Communicator& world) {
       records.routing.add(report, trainer.sums());
     });
     if (validation && (step == config.run.steps || (config.evaluate.every_steps > 0 &&
-                                       step % config.evaluate.every_steps == 0))) {
+                                                    step % config.evaluate.every_steps == 0))) {
       const auto losses = trainer.evaluate(*validation, config.evaluate.batches);
       records.training.add_validation(step, losses);
       if (world.is_first()) progress->say(validation_line(step, losses));

@@ -35,7 +35,9 @@ struct ModelConfig {
 
   // The values that "0" stands for.
   [[nodiscard]] std::int64_t key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }
-  [[nodiscard]] std::int64_t head_width() const { return head_dim == 0 ? hidden / heads : head_dim; }
+  [[nodiscard]] std::int64_t head_width() const {
+    return head_dim == 0 ? hidden / heads : head_dim;
+  }
 };
 
 struct MoeConfig {

@@ -41,9 +41,10 @@ std::string nearest_key(const std::vector<Option>& table, const std::string& key
     const auto name = [](const std::string& k) { return k.substr(k.find('.') + 1); };
     return name(option.key) == name(key) ? 1 : edit_distance(option.key, key);
   };
-  return std::min_element(table.begin(), table.end(), [&](const Option& a, const Option& b) {
-           return distance(a) < distance(b);
-         })->key;
+  return std::min_element(
+             table.begin(), table.end(),
+             [&](const Option& a, const Option& b) { return distance(a) < distance(b); })
+      ->key;
 }
 
 std::string trimmed(const std::string& s) {
@@ -77,8 +78,8 @@ void add_value(po::options_description& description, const Option& option, T* fi
 void check_value(const Option& option, const std::string& where) {
   const auto fail = [&](const std::string& expected) {
     const auto values = value_texts(option);
-    throw input_error(where, ": ", option.key, " = ", values.empty() ? "" : values[0], "; expected ",
-                      expected);
+    throw input_error(where, ": ", option.key, " = ", values.empty() ? "" : values[0],
+                      "; expected ", expected);
   };
   double value = 0;
   if (const auto* const* integer = std::get_if<std::int64_t*>(&option.field)) {
@@ -134,12 +135,12 @@ Config parse_deck(const std::string& deck, const std::string& name,
 
   try {
     po::variables_map values;
-    auto command_line = po::command_line_parser(overrides)
-                            .options(description)
-                            .style(po::command_line_style::default_style &
-                                   ~po::command_line_style::allow_guessing)
-                            .allow_unregistered()
-                            .run();
+    auto command_line =
+        po::command_line_parser(overrides)
+            .options(description)
+            .style(po::command_line_style::default_style & ~po::command_line_style::allow_guessing)
+            .allow_unregistered()
+            .run();
     for (const auto& option : command_line.options) {
       if (option.unregistered) refuse_unknown("command line", option.string_key);
       if (option.string_key.empty() || option.position_key != -1) {
@@ -162,8 +163,8 @@ Config parse_deck(const std::string& deck, const std::string& name,
   } catch (const po::validation_error& error) {
     std::string key = error.get_option_name();
     if (key.starts_with("--")) key = key.substr(2);
-    const auto option = std::find_if(table.begin(), table.end(),
-                                     [&](const Option& o) { return o.key == key; });
+    const auto option =
+        std::find_if(table.begin(), table.end(), [&](const Option& o) { return o.key == key; });
     throw input_error(place(key), ": ", error.what(), "; expected ",
                       option == table.end() ? "another value" : type_name(*option));
   } catch (const po::invalid_command_line_syntax& error) {

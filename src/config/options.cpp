@@ -16,8 +16,8 @@ std::vector<Option> option_table(Config& c) {
       {"run.steps", &c.run.steps, "steps", "length of the schedule", schedule, 1},
       {"run.stop_step", &c.run.stop_step, "steps",
        "stop there with a checkpoint and exit status 75; 0: run to the end", free},
-      {"run.seed", &c.run.seed, "", "of the initial weights and the order of the data", identity,
-       0, 4294967295.0},
+      {"run.seed", &c.run.seed, "", "of the initial weights and the order of the data", identity, 0,
+       4294967295.0},
       {"run.walltime_s", &c.run.walltime_s, "s",
        "stop with a checkpoint and exit status 75 when this time has passed; 0: no limit", free},
       {"run.log_every", &c.run.log_every, "steps",
@@ -45,8 +45,13 @@ std::vector<Option> option_table(Config& c) {
       {"model.tie_embeddings", &c.model.tie_embeddings, "", "the head is the embedding", identity},
       {"model.qk_norm", &c.model.qk_norm, "",
        "RMSNorm of every head of queries and keys before the rotary embedding", identity},
-      {"model.compute_type", &c.model.compute_type, "",
-       "type of activations and products; fp64 is meant for tests", identity, 0, 0,
+      {"model.compute_type",
+       &c.model.compute_type,
+       "",
+       "type of activations and products; fp64 is meant for tests",
+       identity,
+       0,
+       0,
        {"fp32", "fp64"}},
 
       {"moe.experts", &c.moe.experts, "", "routed experts of an MoE layer; 0: a dense model",
@@ -57,9 +62,14 @@ std::vector<Option> option_table(Config& c) {
        "inner width of the shared expert that every token visits; 0: none", identity},
       {"moe.dense_layers", &c.moe.dense_layers, "layers", "leading layers without experts",
        identity},
-      {"moe.router", &c.moe.router, "",
+      {"moe.router",
+       &c.moe.router,
+       "",
        "top_k: softmax over all experts, the top_k largest, not renormalised, none dropped",
-       identity, 0, 0, {"top_k"}},
+       identity,
+       0,
+       0,
+       {"top_k"}},
       {"moe.balance_loss", &c.moe.balance_loss, "", "coefficient of the load-balance loss",
        schedule},
       {"moe.z_loss", &c.moe.z_loss, "", "coefficient of the router's z loss", schedule},
@@ -72,8 +82,8 @@ std::vector<Option> option_table(Config& c) {
 
       {"optimizer.learning_rate", &c.optimizer.learning_rate, "", "after the warm-up", schedule},
       {"optimizer.min_learning_rate", &c.optimizer.min_learning_rate, "", "at the end", schedule},
-      {"optimizer.warmup_fraction", &c.optimizer.warmup_fraction, "of steps", "linear warm-up from 0",
-       schedule, 0, 1},
+      {"optimizer.warmup_fraction", &c.optimizer.warmup_fraction, "of steps",
+       "linear warm-up from 0", schedule, 0, 1},
       {"optimizer.decay_fraction", &c.optimizer.decay_fraction, "of steps",
        "exponential decay at the end (warm-up, stable, decay)", schedule, 0, 1},
       {"optimizer.beta1", &c.optimizer.beta1, "", "decay of AdamW's first moment", schedule, 0, 1},
@@ -132,9 +142,12 @@ struct TextOf {
 
 const char* change_text(Change change) {
   switch (change) {
-    case Change::identity: return "no";
-    case Change::schedule: return "yes, logged";
-    case Change::free: return "yes";
+    case Change::identity:
+      return "no";
+    case Change::schedule:
+      return "yes, logged";
+    case Change::free:
+      return "yes";
   }
   return "";
 }

@@ -38,9 +38,9 @@ class ArenaLayout {
   struct Run {
     int tensor;
     Index slice;
-    Index first;     // element within the slice
+    Index first;  // element within the slice
     Index elements;
-    Index begin;     // element within the arena
+    Index begin;  // element within the arena
   };
   [[nodiscard]] std::vector<Run> runs(Range range) const;
 

@@ -13,9 +13,8 @@ namespace hearth {
 template <class T>
 class AttentionLayer {
  public:
-  AttentionLayer(const ModelConfig& model, const Parameters<T>& parameters,
-                 const std::string& name, const kernels::RotaryTable<T>& rotary,
-                 Workspace<T>& workspace);
+  AttentionLayer(const ModelConfig& model, const Parameters<T>& parameters, const std::string& name,
+                 const kernels::RotaryTable<T>& rotary, Workspace<T>& workspace);
 
   // y += output(attention(x)); x must live until backward.
   void forward(const DeviceCell& cell, const Array2<const T>& x,  // (tokens, hidden)
@@ -47,8 +46,8 @@ class AttentionLayer {
   Array2<const T> output_;  // (hidden, heads · head_dim)
   kernels::GradientSum output_gradient_;
 
-  Array2<const T> x_;  // (tokens, hidden)
-  GrowingArray<T> mixed_{"attention"};                           // (tokens, heads · head_dim)
+  Array2<const T> x_;                   // (tokens, hidden)
+  GrowingArray<T> mixed_{"attention"};  // (tokens, heads · head_dim)
   GrowingArray<T> log_sum_{"attention log sum"}, delta_{"attention delta"};  // (tokens, heads)
   GrowingArray<T> dmixed_{"d attention"}, dquery_{"d query"}, dkey_{"d key"}, dvalue_{"d value"};
   GrowingArray<T> dunnormed_{"d unnormed"};

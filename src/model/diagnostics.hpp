@@ -19,21 +19,27 @@ class StepSums {
 
   // Sections, of the values or of a copy of them on the host.
   template <class A>
-  A loss(const A& a) const { return section(a, 0, sources_); }                 // (sources) *
+  A loss(const A& a) const {
+    return section(a, 0, sources_);
+  }  // (sources) *
   template <class A>
-  A tokens(const A& a) const { return section(a, sources_, sources_); }        // (sources)
+  A tokens(const A& a) const {
+    return section(a, sources_, sources_);
+  }  // (sources)
   template <class A>
-  A router_loss(const A& a, Index layer) const {                               // (2) in kernels::mean_unit
+  A router_loss(const A& a, Index layer) const {  // (2) in kernels::mean_unit
     return section(a, layer_begin(layer), 2);
   }
   template <class A>
-  A entropy(const A& a, Index layer) const { return section(a, layer_begin(layer) + 2, 1); }  // *
+  A entropy(const A& a, Index layer) const {
+    return section(a, layer_begin(layer) + 2, 1);
+  }  // *
   template <class A>
-  A counts(const A& a, Index layer) const {                                    // (experts)
+  A counts(const A& a, Index layer) const {  // (experts)
     return section(a, layer_begin(layer) + 3, experts_);
   }
   template <class A>
-  A mass(const A& a, Index layer) const {                                      // (experts) *
+  A mass(const A& a, Index layer) const {  // (experts) *
     return section(a, layer_begin(layer) + 3 + experts_, experts_);
   }
 
@@ -59,9 +65,9 @@ struct IntervalCounts {
   IntervalCounts(const Config& config, Index sources);
   void clear();
 
-  std::vector<Array2<std::int64_t>> pairs;   // (moe layers) of (experts, experts)
-  std::vector<Array2<std::int64_t>> tokens;  // (moe layers) of (vocabulary, experts), or empty
-  std::vector<Array2<std::int64_t>> sources; // (moe layers) of (sources, experts)
+  std::vector<Array2<std::int64_t>> pairs;    // (moe layers) of (experts, experts)
+  std::vector<Array2<std::int64_t>> tokens;   // (moe layers) of (vocabulary, experts), or empty
+  std::vector<Array2<std::int64_t>> sources;  // (moe layers) of (sources, experts)
 };
 
 }  // namespace hearth

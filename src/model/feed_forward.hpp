@@ -23,7 +23,7 @@ class FeedForward {
   Array2<const T> gate_, up_, down_;  // (ffn, hidden), (ffn, hidden), (hidden, ffn)
   kernels::GradientSum gate_gradient_, up_gradient_, down_gradient_;
 
-  Array2<const T> x_;                                 // (tokens, hidden)
+  Array2<const T> x_;                                  // (tokens, hidden)
   GrowingArray<T> gate_rows_{"gate"}, up_rows_{"up"};  // (tokens, ffn)
 };
 

@@ -133,10 +133,9 @@ void MoeLayer<T>::plan_exchange(Index tokens) {
   }
   Kokkos::deep_copy(segment_begin_, segment_begin);
 
-  const std::vector<int> received_counts =
-      exchange_.communicator().all_to_all(sent_counts, most);
-  const auto local = static_cast<int>(
-      placement_.experts_of(exchange_.communicator().rank()).size());
+  const std::vector<int> received_counts = exchange_.communicator().all_to_all(sent_counts, most);
+  const auto local =
+      static_cast<int>(placement_.experts_of(exchange_.communicator().rank()).size());
   for (int rank = 0; rank < ranks; ++rank) {
     Index rows = 0;
     auto& segments = route_.segments.emplace_back();

@@ -34,9 +34,9 @@ class MoeLayer {
  private:
   // Where the copies of the last forward pass went.
   struct Route {
-    std::vector<Index> sent_rows, received_rows;  // (expert_ranks), padding included
+    std::vector<Index> sent_rows, received_rows;          // (expert_ranks), padding included
     std::vector<std::vector<kernels::Segment>> segments;  // (expert_ranks): by home rank
-    Index sent = 0, received = 0;                 // sums of the above
+    Index sent = 0, received = 0;                         // sums of the above
   };
 
   void choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
@@ -57,19 +57,19 @@ class MoeLayer {
   ExpertWeights<T> gate_, up_, down_;  // (local_experts, ffn, hidden) …, down (…, hidden, ffn)
   std::optional<FeedForward<T>> shared_;
 
-  Array2<const T> x_;          // (tokens, hidden)
+  Array2<const T> x_;  // (tokens, hidden)
   kernels::RouterLossScale loss_scale_{};
-  Array2<int> choice_, position_;               // (tokens, k)
-  Array1<int> count_, segment_begin_;           // (experts)
-  Array2<T> probability_, gate_value_;          // (tokens, experts), (tokens, k)
-  Array1<double> slope_;                        // (experts)
+  Array2<int> choice_, position_;       // (tokens, k)
+  Array1<int> count_, segment_begin_;   // (experts)
+  Array2<T> probability_, gate_value_;  // (tokens, experts), (tokens, k)
+  Array1<double> slope_;                // (experts)
   kernels::RouterSums router_sums_;
   Route route_;
   GrowingArray<int> choice_rows_{"choice"}, position_rows_{"position"}, partial_counts_{"partial"};
-  GrowingArray<T> logits_{"router logits"}, probability_rows_{"probability"},
-      gate_rows_{"gates"}, log_sum_{"router log sum"}, dgate_{"d gates"};
+  GrowingArray<T> logits_{"router logits"}, probability_rows_{"probability"}, gate_rows_{"gates"},
+      log_sum_{"router log sum"}, dgate_{"d gates"};
   GrowingArray<double> partial_sums_{"partial sums"};
-  GrowingArray<T> sent_{"sent rows"}, received_{"received rows"};      // (rows, hidden)
+  GrowingArray<T> sent_{"sent rows"}, received_{"received rows"};  // (rows, hidden)
   GrowingArray<T> returned_{"returned rows"}, outputs_{"expert outputs"};
   GrowingArray<T> expert_gate_{"expert gate"}, expert_up_{"expert up"};  // (rows, ffn)
 };

@@ -44,8 +44,8 @@ class Norm {
   Array1<const T> weight_;  // (width)
   kernels::GradientSum gradient_;
   double epsilon_;
-  Array2<const T> x_;                            // (rows, width)
-  GrowingArray<T> inverse_rms_{"inverse rms"};   // (rows)
+  Array2<const T> x_;                           // (rows, width)
+  GrowingArray<T> inverse_rms_{"inverse rms"};  // (rows)
 };
 
 }  // namespace hearth

@@ -116,8 +116,9 @@ void initialize(const TensorTable& table, const ArenaLayout& layout, std::uint64
     const bool ones = info.initial == Initial::ones;
     Kokkos::parallel_for(
         "initialize", Kokkos::RangePolicy<HostExec>(0, run.elements), [=](const Index i) {
-          out[i] = ones ? T(1)
-                        : static_cast<T>(std * stream.normal(static_cast<std::uint64_t>(global + i)));
+          out[i] =
+              ones ? T(1)
+                   : static_cast<T>(std * stream.normal(static_cast<std::uint64_t>(global + i)));
         });
   }
   HostExec().fence("initialize");

@@ -19,15 +19,15 @@ enum class Owner {
 enum class Initial { normal, ones };
 
 struct TensorInfo {
-  std::string name;                // "layers/01/experts/gate"; its path in HDF5 files
-  std::vector<Index> shape;        // global
-  std::vector<std::string> axes;   // names of the axes, as in base/types.hpp
+  std::string name;               // "layers/01/experts/gate"; its path in HDF5 files
+  std::vector<Index> shape;       // global
+  std::vector<std::string> axes;  // names of the axes, as in base/types.hpp
   Owner owner = Owner::everyone;
   Initial initial = Initial::normal;
-  double init_std = 0;             // of Initial::normal
-  bool decay = true;               // weight decay applies
-  std::string hugging_face;        // name there; "{}" stands for the expert's number
-  std::string alias_of = {};       // not a tensor of its own: another name of that one (tied)
+  double init_std = 0;        // of Initial::normal
+  bool decay = true;          // weight decay applies
+  std::string hugging_face;   // name there; "{}" stands for the expert's number
+  std::string alias_of = {};  // not a tensor of its own: another name of that one (tied)
 
   [[nodiscard]] Index elements() const;
   // An expert tensor is a stack of slices, one per expert, every other one is a single slice.

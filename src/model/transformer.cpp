@@ -29,9 +29,9 @@ void for_chunks(Index rows, const Work& work) {
 }  // namespace
 
 template <class T>
-Transformer<T>::Transformer(const Config& config, const Parameters<T>& parameters,
-                            const Mesh& mesh, const DeviceExchange& exchange,
-                            kernels::Matmul& matmul, PhaseTimers& timers)
+Transformer<T>::Transformer(const Config& config, const Parameters<T>& parameters, const Mesh& mesh,
+                            const DeviceExchange& exchange, kernels::Matmul& matmul,
+                            PhaseTimers& timers)
     : model_(config.model),
       workspace_{matmul, timers},
       rotary_(model_.sequence_length, model_.head_width(), model_.rotary_base),
@@ -49,9 +49,9 @@ Transformer<T>::Transformer(const Config& config, const Parameters<T>& parameter
          Norm<T>(parameters, name + "feed_forward_norm/weight", model_.norm_epsilon, workspace_),
          {}});
     if (config.is_moe_layer(layer)) {
-      blocks_.back().feed_forward = std::make_unique<MoeLayer<T>>(
-          config, parameters, name, layer - config.moe.dense_layers, mesh.placement, exchange,
-          workspace_);
+      blocks_.back().feed_forward =
+          std::make_unique<MoeLayer<T>>(config, parameters, name, layer - config.moe.dense_layers,
+                                        mesh.placement, exchange, workspace_);
     } else {
       blocks_.back().feed_forward =
           std::make_unique<FeedForward<T>>(parameters, name + "dense/", workspace_);
@@ -133,14 +133,14 @@ void Transformer<T>::train(const DeviceCell& cell, const StepTokens& step, StepS
       kernels::cross_entropy_with_gradient<T>(logits, run_of(cell.target, begin, end), scale,
                                               run_of(loss, begin, end));
       matmul.template multiply_nn<T>(logits, head_, rows_of(dnormed, begin, end));
-      matmul.template multiply_tn<T>(
-          logits, x, dhead, begin == 0 ? kernels::Output::assign : kernels::Output::add);
+      matmul.template multiply_tn<T>(logits, x, dhead,
+                                     begin == 0 ? kernels::Output::assign : kernels::Output::add);
     });
     if (cell.tokens > 0) {
       kernels::add_gradient<T>(Array1<const T>(dhead.data(), dhead.size()), head_gradient_);
     }
-    kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, loss, sums.loss(sums.values()),
-                          sums.tokens(sums.values()));
+    kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, loss,
+                          sums.loss(sums.values()), sums.tokens(sums.values()));
   }
   const Array2<T> dx = stream_.rows(cell.tokens, model_.hidden);
   Kokkos::deep_copy(Exec(), dx, T(0));

@@ -54,11 +54,11 @@ class Transformer {
   std::vector<Block> blocks_;
   Norm<T> final_norm_;
 
-  GrowingArray<T> embedded_{"embedded"};                    // (tokens, hidden)
-  GrowingArray<T> normed_{"final norm"};                    // (tokens, hidden)
+  GrowingArray<T> embedded_{"embedded"};                      // (tokens, hidden)
+  GrowingArray<T> normed_{"final norm"};                      // (tokens, hidden)
   GrowingArray<T> dnormed_{"d normed"}, stream_{"d stream"};  // (tokens, hidden)
-  GrowingArray<T> logits_{"logits"};                        // (rows of a chunk, vocabulary)
-  GrowingArray<double> token_loss_{"token loss"};           // (tokens)
+  GrowingArray<T> logits_{"logits"};                          // (rows of a chunk, vocabulary)
+  GrowingArray<double> token_loss_{"token loss"};             // (tokens)
 };
 
 // Rows whose logits exist at a time; part of the arithmetic of the head's gradient.

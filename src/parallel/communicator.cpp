@@ -39,7 +39,9 @@ Communicator Communicator::split(int color) const {
   return communicator;
 }
 
-void Communicator::barrier() const { MPI_Barrier(*handle_); }
+void Communicator::barrier() const {
+  MPI_Barrier(*handle_);
+}
 
 void Communicator::sum(std::span<std::int64_t> values) const {
   const Index limit = std::max<Index>(1, message_limit_bytes_ / Index{sizeof(std::int64_t)});
@@ -51,9 +53,15 @@ void Communicator::sum(std::span<std::int64_t> values) const {
   }
 }
 
-std::int64_t Communicator::sum(std::int64_t value) const { return reduce(value, MPI_SUM, *handle_); }
-std::int64_t Communicator::max(std::int64_t value) const { return reduce(value, MPI_MAX, *handle_); }
-std::int64_t Communicator::min(std::int64_t value) const { return reduce(value, MPI_MIN, *handle_); }
+std::int64_t Communicator::sum(std::int64_t value) const {
+  return reduce(value, MPI_SUM, *handle_);
+}
+std::int64_t Communicator::max(std::int64_t value) const {
+  return reduce(value, MPI_MAX, *handle_);
+}
+std::int64_t Communicator::min(std::int64_t value) const {
+  return reduce(value, MPI_MIN, *handle_);
+}
 
 std::string Communicator::broadcast(const std::string& text) const {
   auto length = static_cast<std::int64_t>(text.size());

@@ -61,7 +61,8 @@ class Communicator {
 // An Error that every rank threw: one of them may report it and all may leave in order.
 class CollectiveError : public std::exception {
  public:
-  CollectiveError(int status, std::string message) : status_(status), message_(std::move(message)) {}
+  CollectiveError(int status, std::string message)
+      : status_(status), message_(std::move(message)) {}
   [[nodiscard]] const char* what() const noexcept override { return message_.c_str(); }
   [[nodiscard]] int status() const { return status_; }
 

@@ -44,7 +44,7 @@ class ExpertPlacement {
   }
 
  private:
-  std::vector<int> owner_;                     // (experts)
+  std::vector<int> owner_;                      // (experts)
   std::vector<std::vector<Index>> experts_of_;  // (expert_ranks)
 };
 

@@ -113,12 +113,11 @@ void DeviceExchange::all_gather(const Array1<const T>& share, const std::vector<
   }
 }
 
-#define HEARTH_INSTANTIATE(T)                                                            \
-  template void DeviceExchange::all_to_all<T>(const Array2<const T>&,                    \
-                                              const std::vector<Index>&, const Array2<T>&, \
-                                              const std::vector<Index>&) const;          \
-  template void DeviceExchange::all_gather<T>(const Array1<const T>&,                    \
-                                              const std::vector<Index>&, const Array1<T>&) const
+#define HEARTH_INSTANTIATE(T)                                                                     \
+  template void DeviceExchange::all_to_all<T>(const Array2<const T>&, const std::vector<Index>&,  \
+                                              const Array2<T>&, const std::vector<Index>&) const; \
+  template void DeviceExchange::all_gather<T>(const Array1<const T>&, const std::vector<Index>&,  \
+                                              const Array1<T>&) const
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE

@@ -14,7 +14,9 @@ void check(ncclResult_t result, const char* call) {
 }
 #define HEARTH_NCCL(call) check(call, #call)
 
-cudaStream_t stream() { return Exec().cuda_stream(); }
+cudaStream_t stream() {
+  return Exec().cuda_stream();
+}
 
 }  // namespace
 
@@ -30,7 +32,9 @@ DeviceExchange::DeviceExchange(const Communicator& communicator)
   HEARTH_NCCL(ncclCommInitRank(&channel_->nccl, communicator.size(), id, communicator.rank()));
 }
 
-DeviceExchange::~DeviceExchange() { ncclCommDestroy(channel_->nccl); }
+DeviceExchange::~DeviceExchange() {
+  ncclCommDestroy(channel_->nccl);
+}
 
 template <class T>
 void DeviceExchange::all_to_all(const Array2<const T>& send, const std::vector<Index>& send_rows,
@@ -86,12 +90,11 @@ void DeviceExchange::all_gather(const Array1<const T>& share, const std::vector<
   HEARTH_NCCL(ncclGroupEnd());
 }
 
-#define HEARTH_INSTANTIATE(T)                                                            \
-  template void DeviceExchange::all_to_all<T>(const Array2<const T>&,                    \
-                                              const std::vector<Index>&, const Array2<T>&, \
-                                              const std::vector<Index>&) const;          \
-  template void DeviceExchange::all_gather<T>(const Array1<const T>&,                    \
-                                              const std::vector<Index>&, const Array1<T>&) const
+#define HEARTH_INSTANTIATE(T)                                                                     \
+  template void DeviceExchange::all_to_all<T>(const Array2<const T>&, const std::vector<Index>&,  \
+                                              const Array2<T>&, const std::vector<Index>&) const; \
+  template void DeviceExchange::all_gather<T>(const Array1<const T>&, const std::vector<Index>&,  \
+                                              const Array1<T>&) const
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE

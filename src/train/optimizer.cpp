@@ -66,8 +66,7 @@ GradientReport Optimizer<T>::update(std::int64_t step) {
   std::array<std::int64_t, 3> sums = {0, 0, 0};
   for (const Owner owner : owners) {
     const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
-    exchange(owner).reduce_scatter(parameters_.arena(owner).gradients, shard.sizes,
-                                   shard.gradient);
+    exchange(owner).reduce_scatter(parameters_.arena(owner).gradients, shard.sizes, shard.gradient);
     const kernels::SquaredNorm norm = kernels::squared_norm(shard.gradient);
     sums[0] += norm.high;
     sums[1] += norm.low;
@@ -82,12 +81,15 @@ GradientReport Optimizer<T>::update(std::int64_t step) {
 
   const OptimizerConfig& o = config_.optimizer;
   const auto t = static_cast<double>(step + 1);
-  const double scale =
-      o.clip_norm > 0 ? std::min(1.0, o.clip_norm / (report.norm + 1e-6)) : 1.0;
-  const kernels::AdamStep adam{learning_rate(config_, step),     o.beta1,
-                               o.beta2,                          o.epsilon,
-                               o.weight_decay,                   1.0 - std::pow(o.beta1, t),
-                               1.0 - std::pow(o.beta2, t),       scale};
+  const double scale = o.clip_norm > 0 ? std::min(1.0, o.clip_norm / (report.norm + 1e-6)) : 1.0;
+  const kernels::AdamStep adam{learning_rate(config_, step),
+                               o.beta1,
+                               o.beta2,
+                               o.epsilon,
+                               o.weight_decay,
+                               1.0 - std::pow(o.beta1, t),
+                               1.0 - std::pow(o.beta2, t),
+                               scale};
   for (const Shard<T>& shard : shards_) {
     kernels::adam<T>(adam, shard.gradient, shard.decay, shard.weights, shard.first_moment,
                      shard.second_moment);

@@ -12,12 +12,12 @@ namespace hearth {
 // One rank's shard of an arena.
 template <class T>
 struct Shard {
-  Range range;                     // of the arena, in elements; whole blocks
-  std::vector<Index> sizes;        // (ranks that hold the arena)
-  Array1<T> weights;               // (range.size()): the master copy
+  Range range;                            // of the arena, in elements; whole blocks
+  std::vector<Index> sizes;               // (ranks that hold the arena)
+  Array1<T> weights;                      // (range.size()): the master copy
   Array1<T> first_moment, second_moment;  // (range.size())
-  Array1<std::int64_t> gradient;   // (range.size())
-  Array1<std::uint8_t> decay;      // (blocks): weight decay applies
+  Array1<std::int64_t> gradient;          // (range.size())
+  Array1<std::uint8_t> decay;             // (blocks): weight decay applies
 };
 
 struct GradientReport {

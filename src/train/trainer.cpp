@@ -21,7 +21,9 @@ Trainer<T>::Trainer(const Config& config, const Mesh& mesh, Index sources)
 
 namespace {
 
-double to_double(std::int64_t fixed) { return static_cast<double>(fixed) * kernels::statistic_unit; }
+double to_double(std::int64_t fixed) {
+  return static_cast<double>(fixed) * kernels::statistic_unit;
+}
 
 void add_means(const StepSums& layout, const HostArray1<std::int64_t>& sums, StepReport& report) {
   std::int64_t loss = 0;

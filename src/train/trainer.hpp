@@ -14,8 +14,8 @@ struct StepReport {
   double cross_entropy = 0, balance_loss = 0, z_loss = 0;  // the latter two with coefficients
   double learning_rate = 0;
   double gradient_norm = 0;
-  std::int64_t overflow = 0;  // gradient elements that were not finite or too large
-  std::int64_t tokens = 0;    // target tokens of the step
+  std::int64_t overflow = 0;      // gradient elements that were not finite or too large
+  std::int64_t tokens = 0;        // target tokens of the step
   HostArray1<std::int64_t> sums;  // StepSums over all ranks
 };
 
@@ -44,7 +44,8 @@ class Trainer {
   // one pass.
   std::vector<SourceLoss> evaluate(const Corpus& corpus, std::int64_t batches);
 
-  // The experts that a cell's tokens are sent to, by MoE layer. Every rank of the exchange calls it.
+  // The experts that a cell's tokens are sent to, by MoE layer. Every rank of the exchange calls
+  // it.
   std::vector<Array2<const int>> route(const DeviceCell& cell);  // (moe layers) of (tokens, k)
 
   [[nodiscard]] Parameters<T>& parameters() { return parameters_; }

@@ -8,7 +8,8 @@ namespace {
 
 Array1<const int> to_device(const std::string& label, const std::vector<int>& values) {
   const auto copy = uninitialized<Array1<int>>(label, values.size());
-  Kokkos::deep_copy(copy, Kokkos::View<const int*, Kokkos::HostSpace>(values.data(), values.size()));
+  Kokkos::deep_copy(copy,
+                    Kokkos::View<const int*, Kokkos::HostSpace>(values.data(), values.size()));
   return copy;
 }
 

@@ -36,7 +36,8 @@ TEST_CASE("a deck's values reach their fields") {
 }
 
 TEST_CASE("the command line overrides the deck") {
-  const std::string deck = "[model]\nhidden = 64\nheads = 4\n[data]\nsources = a:x/a\nsources = b:x/b\n";
+  const std::string deck =
+      "[model]\nhidden = 64\nheads = 4\n[data]\nsources = a:x/a\nsources = b:x/b\n";
   const Config c = parse_deck(deck, "some.deck", {"--model.hidden=128", "--data.sources=c:x/c"});
   CHECK(c.model.hidden == 128);
   CHECK(c.data.sources == std::vector<std::string>{"c:x/c"});
@@ -58,10 +59,12 @@ TEST_CASE("what is wrong in a deck is named with its line") {
   CHECK(contains(message_of("[moe]\nhidden = 64\n"), "nearest known key is 'model.hidden'"));
   CHECK(contains(message_of("[model]\nhidden = wide\n"), "some.deck:2: "));
   CHECK(contains(message_of("[model]\nhidden = wide\n"), "integer"));
-  CHECK(contains(message_of("[model]\nhidden = 0\n"), "some.deck:2: model.hidden = 0; expected at least 1"));
+  CHECK(contains(message_of("[model]\nhidden = 0\n"),
+                 "some.deck:2: model.hidden = 0; expected at least 1"));
   CHECK(contains(message_of("[model]\nhidden = 8\nhidden = 9\n"), "given twice"));
   CHECK(contains(message_of("[model]\ncompute_type = fp8\n"), "expected one of fp32, fp64"));
-  CHECK(contains(message_of("[moe]\nexperts = 4\ntop_k = 5\n"), "moe.top_k = 5 is more than moe.experts = 4"));
+  CHECK(contains(message_of("[moe]\nexperts = 4\ntop_k = 5\n"),
+                 "moe.top_k = 5 is more than moe.experts = 4"));
   CHECK(contains(message_of("[model]\nhidden = 65\nheads = 4\n"), "not a multiple of model.heads"));
   CHECK(contains(message_of("[optimizer]\nepsilon = 0\n"), "above 0"));
   CHECK(contains(message_of("[optimizer]\nbeta1 = nan\n"), "from 0 to 1"));
@@ -69,8 +72,9 @@ TEST_CASE("what is wrong in a deck is named with its line") {
 }
 
 TEST_CASE("what is wrong on the command line is named as such") {
-  CHECK(contains(message_of("", {"--model.hiden=64"}),
-                 "command line: unknown key 'model.hiden'; the nearest known key is 'model.hidden'"));
+  CHECK(
+      contains(message_of("", {"--model.hiden=64"}),
+               "command line: unknown key 'model.hiden'; the nearest known key is 'model.hidden'"));
   CHECK(contains(message_of("", {"--model.hidden=x"}), "command line: "));
   CHECK(contains(message_of("", {"model.hidden=64"}), "expected --section.key=value"));
 }

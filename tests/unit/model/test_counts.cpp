@@ -13,7 +13,9 @@ struct Expected {
   double tolerance;
 };
 
-double millions(std::int64_t count) { return static_cast<double>(count) / 1e6; }
+double millions(std::int64_t count) {
+  return static_cast<double>(count) / 1e6;
+}
 
 }  // namespace
 

@@ -53,7 +53,8 @@ class Golden {
 };
 
 // `sequences` sequences of a step as a cell.
-DeviceCell make_cell(const std::vector<double>& tokens, Index first, Index sequences, Index length) {
+DeviceCell make_cell(const std::vector<double>& tokens, Index first, Index sequences,
+                     Index length) {
   Cell cell;
   for (Index s = first; s < first + sequences; ++s) {
     for (Index i = 0; i < length; ++i) {
@@ -96,7 +97,8 @@ void for_tensors(Trainer<T>& trainer, const Work& work) {
     const ArenaLayout& layout = trainer.parameters().arena(owner).layout;
     for (std::size_t i = 0; i < trainer.parameters().table().size(); ++i) {
       const TensorInfo& info = trainer.parameters().table()[i];
-      if (layout.begin(static_cast<int>(i)) >= 0) work(info, layout.begin(static_cast<int>(i)), shard);
+      if (layout.begin(static_cast<int>(i)) >= 0)
+        work(info, layout.begin(static_cast<int>(i)), shard);
     }
   }
 }
@@ -150,13 +152,13 @@ void compare(const Golden& golden, const Config& config, const Tolerance& tolera
     INFO("step " << step);
     CHECK(report.overflow == 0);
     CHECK(report.learning_rate == Approx(rates[step]).epsilon(1e-14));
-    CHECK(report.loss == Approx(losses[step]).epsilon(step == 0 ? tolerance.loss : tolerance.steps));
+    CHECK(report.loss ==
+          Approx(losses[step]).epsilon(step == 0 ? tolerance.loss : tolerance.steps));
     CHECK(report.gradient_norm == Approx(norms[step]).epsilon(tolerance.steps));
     if (step > 0) continue;
     CHECK(report.cross_entropy ==
           Approx(golden.read("loss/cross_entropy")[0]).epsilon(tolerance.loss));
-    CHECK(report.balance_loss ==
-          Approx(golden.read("loss/balance")[0]).epsilon(tolerance.loss));
+    CHECK(report.balance_loss == Approx(golden.read("loss/balance")[0]).epsilon(tolerance.loss));
     CHECK(report.z_loss == Approx(golden.read("loss/z")[0]).epsilon(tolerance.loss));
     for_tensors(trainer, [&](const TensorInfo& info, Index begin, const Shard<T>& shard) {
       INFO(info.name);
@@ -166,8 +168,8 @@ void compare(const Golden& golden, const Config& config, const Tolerance& tolera
   }
   for_tensors(trainer, [&](const TensorInfo& info, Index begin, const Shard<T>& shard) {
     INFO(info.name);
-    CHECK(relative_error(gather(info, begin, shard.weights, 1),
-                         golden.read("final/" + info.name)) < tolerance.steps);
+    CHECK(relative_error(gather(info, begin, shard.weights, 1), golden.read("final/" + info.name)) <
+          tolerance.steps);
   });
 }
 
@@ -191,8 +193,16 @@ TEST_CASE("the model, its gradients and ten steps agree with PyTorch") {
     compare(path);
     return;
   }
-  SECTION("experts, fp64") { compare("tests/golden/flame_fp64.h5"); }
-  SECTION("experts, fp32") { compare("tests/golden/flame_fp32.h5"); }
-  SECTION("dense, fp64") { compare("tests/golden/dense_fp64.h5"); }
-  SECTION("grouped heads, normed, tied, fp64") { compare("tests/golden/grouped_fp64.h5"); }
+  SECTION("experts, fp64") {
+    compare("tests/golden/flame_fp64.h5");
+  }
+  SECTION("experts, fp32") {
+    compare("tests/golden/flame_fp32.h5");
+  }
+  SECTION("dense, fp64") {
+    compare("tests/golden/dense_fp64.h5");
+  }
+  SECTION("grouped heads, normed, tied, fp64") {
+    compare("tests/golden/grouped_fp64.h5");
+  }
 }
