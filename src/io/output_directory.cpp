@@ -15,7 +15,6 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
-#include <regex>
 #include <sstream>
 #include <thread>
 
@@ -98,6 +97,17 @@ bool write_all(int file, const std::string& content) {
   return ::pwrite(file, content.data(), content.size(), 0) ==
              static_cast<ssize_t>(content.size()) &&
          ::ftruncate(file, static_cast<off_t>(content.size())) == 0 && ::fsync(file) == 0;
+}
+
+// The step of "step_<8 digits or more>.h5"; none of another name.
+std::optional<std::int64_t> step_of(const std::string& name) {
+  const std::string prefix = "step_", suffix = ".h5";
+  if (!name.starts_with(prefix) || !name.ends_with(suffix)) return std::nullopt;
+  const std::string digits =
+      name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
+  if (digits.size() < 8 || digits.size() > 18) return std::nullopt;
+  if (digits.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
+  return std::stoll(digits);
 }
 
 Error cannot_be_written(const std::string& path, const std::string& reason) {
@@ -199,16 +209,12 @@ std::string OutputDirectory::checkpoint(std::int64_t step) const {
 }
 
 std::vector<OutputDirectory::Checkpoint> OutputDirectory::checkpoints() const {
-  static const std::regex pattern("step_([0-9]{8,18})\\.h5");
   std::vector<Checkpoint> found;
   std::error_code error;
   for (fs::directory_iterator entry(file(checkpoint_folder), error), end; !error && entry != end;
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    std::smatch match;
-    if (std::regex_match(name, match, pattern)) {
-      found.push_back({std::stoll(match[1]), entry->path().string()});
-    }
+    if (const auto step = step_of(name)) found.push_back({*step, entry->path().string()});
   }
   if (error) throw input_error(file(checkpoint_folder), ": cannot be read: ", error.message());
   std::sort(found.begin(), found.end(),
