@@ -111,9 +111,7 @@ LINES = [
 
 
 @pytest.mark.parametrize(("old", "new", "key", "right"), LINES)
-def test_bad_value(
-    launch: Launch, tiny: TinyRun, old: str, new: str, key: str, right: str
-) -> None:
+def test_bad_value(launch: Launch, tiny: TinyRun, old: str, new: str, key: str, right: str) -> None:
     line = edit_deck(tiny, old, new)
     finished = launch(1, "train", str(tiny.deck))
     assert_refused(finished, f"{tiny.deck}:{line}: ", key, right)

@@ -21,7 +21,9 @@ def checksum(stderr: str) -> str:
     return found[-1]
 
 
-def train(launch: Launch, tiny: TinyRun, name: str, layout: tuple[int, int, int], *more: str) -> str:
+def train(
+    launch: Launch, tiny: TinyRun, name: str, layout: tuple[int, int, int], *more: str
+) -> str:
     """Trains into <folder>/<name>; returns the program's last checksum."""
     ranks, expert_ranks, threads = layout
     finished = launch(
