@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace hearth {
@@ -18,8 +19,11 @@ class RandomStream {
  public:
   RandomStream(std::uint64_t seed, std::string_view name);
 
-  // The index-th standard normal deviate, in double precision (Box and Muller 1958; elements
-  // 2i and 2i+1 are the two halves of one pair).
+  // Standard normal deviates number first, first + 1, …, in double precision (Box and Muller 1958;
+  // deviates 2i and 2i + 1 are the two halves of one pair).
+  void normals(std::uint64_t first, std::span<double> deviates) const;
+
+  // One of them.
   [[nodiscard]] double normal(std::uint64_t index) const;
 
  private:

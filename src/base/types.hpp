@@ -14,6 +14,8 @@
 #include <Kokkos_Core.hpp>
 #include <cstdint>
 
+#include "base/huge_pages.hpp"
+
 namespace hearth {
 
 using Index = std::int64_t;
@@ -39,7 +41,21 @@ using HostArray2 = Kokkos::View<T**, Kokkos::LayoutRight, Kokkos::HostSpace>;
 // An array whose contents the caller is about to write.
 template <class View, class... Extents>
 View uninitialized(const std::string& label, Extents... extents) {
-  return View(Kokkos::view_alloc(label, Kokkos::WithoutInitializing), extents...);
+  const View array(Kokkos::view_alloc(label, Kokkos::WithoutInitializing), extents...);
+  if constexpr (Kokkos::SpaceAccessibility<Kokkos::HostSpace,
+                                           typename View::memory_space>::accessible) {
+    advise_huge_pages(array.data(), array.size() * sizeof(typename View::value_type));
+  }
+  return array;
+}
+
+// The same with zeros, for large ones: a View's own constructor has touched the pages before
+// anything can be asked of them.
+template <class View, class... Extents>
+View zeroed(const std::string& label, Extents... extents) {
+  const View array = uninitialized<View>(label, extents...);
+  Kokkos::deep_copy(array, typename View::value_type(0));
+  return array;
 }
 
 // The first `rows` rows, still row-major and contiguous.

@@ -13,8 +13,8 @@ template <class T>
 Arena<T> make_arena(const TensorTable& table, Owner owner, const std::vector<Index>& experts) {
   ArenaLayout layout(table, owner, experts);
   const Index elements = layout.elements();
-  return {std::move(layout), Array1<T>("weights", elements),
-          Array1<std::int64_t>("gradients", elements)};
+  return {std::move(layout), zeroed<Array1<T>>("weights", elements),
+          zeroed<Array1<std::int64_t>>("gradients", elements)};
 }
 
 template <class A>
@@ -114,11 +114,19 @@ void initialize(const TensorTable& table, const ArenaLayout& layout, std::uint64
     const RandomStream stream(seed, info.name);
     const double std = info.init_std;
     const bool ones = info.initial == Initial::ones;
+    constexpr Index chunk = 1024;
     Kokkos::parallel_for(
-        "initialize", Kokkos::RangePolicy<HostExec>(0, run.elements), [=](const Index i) {
-          out[i] =
-              ones ? T(1)
-                   : static_cast<T>(std * stream.normal(static_cast<std::uint64_t>(global + i)));
+        "initialize", Kokkos::RangePolicy<HostExec>(0, (run.elements + chunk - 1) / chunk),
+        [=](const Index c) {
+          const Index begin = c * chunk, count = std::min(chunk, run.elements - begin);
+          double deviates[chunk];
+          if (!ones) {
+            stream.normals(static_cast<std::uint64_t>(global + begin),
+                           {deviates, static_cast<std::size_t>(count)});
+          }
+          for (Index i = 0; i < count; ++i) {
+            out[begin + i] = ones ? T(1) : static_cast<T>(std * deviates[i]);
+          }
         });
   }
   HostExec().fence("initialize");

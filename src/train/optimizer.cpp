@@ -40,10 +40,10 @@ Optimizer<T>::Optimizer(const Config& config, Parameters<T>& parameters, const M
     shards_[static_cast<std::size_t>(owner)] = {
         range,
         layout.shard_sizes(ranks.size()),
-        Array1<T>("master weights", range.size()),
-        Array1<T>("first moment", range.size()),
-        Array1<T>("second moment", range.size()),
-        Array1<std::int64_t>("gradient shard", range.size()),
+        zeroed<Array1<T>>("master weights", range.size()),
+        zeroed<Array1<T>>("first moment", range.size()),
+        zeroed<Array1<T>>("second moment", range.size()),
+        zeroed<Array1<std::int64_t>>("gradient shard", range.size()),
         decay_by_block(parameters.table(), layout, range)};
   }
 }
