@@ -25,15 +25,13 @@ class DeviceExchange {
   void all_to_all(const Array2<const T>& send, const std::vector<Index>& send_rows,
                   const Array2<T>& received, const std::vector<Index>& received_rows) const;
 
-  // share = this rank's part, counts[rank] elements, of the sum over ranks of `values`; parts
-  // follow each other in the order of ranks. May use `values` as scratch.
-  void reduce_scatter(const Array1<std::int64_t>& values, const std::vector<Index>& counts,
-                      const Array1<std::int64_t>& share) const;
+  // Sums `values` over ranks; each rank then has the sum in its own part, counts[rank] elements,
+  // and scratch in the others. Parts follow each other in the order of ranks.
+  void reduce_scatter(const Array1<std::int64_t>& values, const std::vector<Index>& counts) const;
 
-  // values = the ranks' shares one after the other.
+  // Every rank's part of `values`, counts[rank] elements, goes to all ranks.
   template <class T>
-  void all_gather(const Array1<const T>& share, const std::vector<Index>& counts,
-                  const Array1<T>& values) const;
+  void all_gather(const Array1<T>& values, const std::vector<Index>& counts) const;
 
  private:
   struct Channel;

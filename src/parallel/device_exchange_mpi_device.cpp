@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 #include "parallel/device_exchange.hpp"
 
@@ -13,11 +12,11 @@ DeviceExchange::~DeviceExchange() = default;
 
 namespace {
 
-// What is sent to one rank goes in messages of at most `limit` bytes each; both sides cut alike.
+// transfer(begin, count) for pieces of at most `limit` bytes or elements; all sides cut alike.
 template <class Transfer>
-void in_messages(Index bytes, Index limit, Transfer transfer) {
-  for (Index begin = 0; begin < bytes; begin += limit) {
-    transfer(begin, static_cast<int>(std::min(limit, bytes - begin)));
+void in_messages(Index size, Index limit, Transfer transfer) {
+  for (Index begin = 0; begin < size; begin += limit) {
+    transfer(begin, static_cast<int>(std::min(limit, size - begin)));
   }
 }
 
@@ -62,62 +61,42 @@ void DeviceExchange::all_to_all(const Array2<const T>& send, const std::vector<I
 }
 
 void DeviceExchange::reduce_scatter(const Array1<std::int64_t>& values,
-                                    const std::vector<Index>& counts,
-                                    const Array1<std::int64_t>& share) const {
+                                    const std::vector<Index>& counts) const {
+  if (communicator_.size() == 1) return;
   Kokkos::fence("reduce_scatter");
-  const Index total = std::accumulate(counts.begin(), counts.end(), Index{0});
-  const Index window =
+  const Index limit =
       std::max<Index>(1, communicator_.message_limit_bytes() / Index{sizeof(std::int64_t)});
-  auto* out = share.data();
-  // Window by window over the whole array; in each, every rank gets the part that is its own.
-  for (Index begin = 0; begin < total; begin += window) {
-    const Index end = std::min(total, begin + window);
-    std::vector<int> parts;
-    Index first = 0;
-    for (const Index count : counts) {
-      parts.push_back(static_cast<int>(
-          std::max<Index>(0, std::min(end, first + count) - std::max(begin, first))));
-      first += count;
-    }
-    MPI_Reduce_scatter(values.data() + begin, out, parts.data(), MPI_INT64_T, MPI_SUM,
-                       communicator_.mpi());
-    out += parts[static_cast<std::size_t>(communicator_.rank())];
+  std::int64_t* part = values.data();
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    const bool mine = rank == communicator_.rank();
+    const Index elements = counts[static_cast<std::size_t>(rank)];
+    in_messages(elements, limit, [&](Index begin, int count) {
+      std::int64_t* const values_here = part + begin;
+      MPI_Reduce(mine ? MPI_IN_PLACE : values_here, mine ? values_here : nullptr, count,
+                 MPI_INT64_T, MPI_SUM, rank, communicator_.mpi());
+    });
+    part += elements;
   }
 }
 
 template <class T>
-void DeviceExchange::all_gather(const Array1<const T>& share, const std::vector<Index>& counts,
-                                const Array1<T>& values) const {
+void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index>& counts) const {
+  if (communicator_.size() == 1) return;
   Kokkos::fence("all_gather");
-  const Index window = std::max<Index>(1, communicator_.message_limit_bytes() / Index{sizeof(T)});
-  const Index rounds = (*std::max_element(counts.begin(), counts.end()) + window - 1) / window;
-  // Round by round, at most a window from each rank.
-  for (Index round = 0; round < rounds; ++round) {
-    std::vector<int> parts;
-    std::vector<Index> first;
-    Index begin = 0;
-    for (const Index count : counts) {
-      parts.push_back(static_cast<int>(std::clamp<Index>(count - round * window, 0, window)));
-      first.push_back(begin + round * window);
-      begin += count;
-    }
-    // Displacements are int as well: each rank's part is broadcast in its turn.
-    for (int rank = 0; rank < communicator_.size(); ++rank) {
-      const auto r = static_cast<std::size_t>(rank);
-      if (parts[r] == 0) continue;
-      T* place = values.data() + first[r];
-      const auto bytes = static_cast<std::size_t>(parts[r]) * sizeof(T);
-      if (rank == communicator_.rank()) std::memmove(place, share.data() + round * window, bytes);
-      MPI_Bcast(place, static_cast<int>(bytes), MPI_BYTE, rank, communicator_.mpi());
-    }
+  auto* part = reinterpret_cast<char*>(values.data());
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    const Index bytes = counts[static_cast<std::size_t>(rank)] * Index{sizeof(T)};
+    in_messages(bytes, communicator_.message_limit_bytes(), [&](Index begin, int count) {
+      MPI_Bcast(part + begin, count, MPI_BYTE, rank, communicator_.mpi());
+    });
+    part += bytes;
   }
 }
 
 #define HEARTH_INSTANTIATE(T)                                                                     \
   template void DeviceExchange::all_to_all<T>(const Array2<const T>&, const std::vector<Index>&,  \
                                               const Array2<T>&, const std::vector<Index>&) const; \
-  template void DeviceExchange::all_gather<T>(const Array1<const T>&, const std::vector<Index>&,  \
-                                              const Array1<T>&) const
+  template void DeviceExchange::all_gather<T>(const Array1<T>&, const std::vector<Index>&) const
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE

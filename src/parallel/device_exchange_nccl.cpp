@@ -58,34 +58,31 @@ void DeviceExchange::all_to_all(const Array2<const T>& send, const std::vector<I
 
 // ncclReduceScatter wants equal parts; each rank's part is reduced to it in one group instead.
 void DeviceExchange::reduce_scatter(const Array1<std::int64_t>& values,
-                                    const std::vector<Index>& counts,
-                                    const Array1<std::int64_t>& share) const {
-  Index first = 0;
+                                    const std::vector<Index>& counts) const {
+  std::int64_t* part = values.data();
   HEARTH_NCCL(ncclGroupStart());
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     const Index count = counts[static_cast<std::size_t>(rank)];
     if (count > 0) {
-      HEARTH_NCCL(ncclReduce(values.data() + first, share.data(), static_cast<std::size_t>(count),
-                             ncclInt64, ncclSum, rank, channel_->nccl, stream()));
+      HEARTH_NCCL(ncclReduce(part, part, static_cast<std::size_t>(count), ncclInt64, ncclSum, rank,
+                             channel_->nccl, stream()));
     }
-    first += count;
+    part += count;
   }
   HEARTH_NCCL(ncclGroupEnd());
 }
 
 template <class T>
-void DeviceExchange::all_gather(const Array1<const T>& share, const std::vector<Index>& counts,
-                                const Array1<T>& values) const {
-  Index first = 0;
+void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index>& counts) const {
+  T* part = values.data();
   HEARTH_NCCL(ncclGroupStart());
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     const Index count = counts[static_cast<std::size_t>(rank)];
     if (count > 0) {
-      HEARTH_NCCL(ncclBroadcast(share.data(), values.data() + first,
-                                static_cast<std::size_t>(count) * sizeof(T), ncclChar, rank,
-                                channel_->nccl, stream()));
+      HEARTH_NCCL(ncclBroadcast(part, part, static_cast<std::size_t>(count) * sizeof(T), ncclChar,
+                                rank, channel_->nccl, stream()));
     }
-    first += count;
+    part += count;
   }
   HEARTH_NCCL(ncclGroupEnd());
 }
@@ -93,8 +90,7 @@ void DeviceExchange::all_gather(const Array1<const T>& share, const std::vector<
 #define HEARTH_INSTANTIATE(T)                                                                     \
   template void DeviceExchange::all_to_all<T>(const Array2<const T>&, const std::vector<Index>&,  \
                                               const Array2<T>&, const std::vector<Index>&) const; \
-  template void DeviceExchange::all_gather<T>(const Array1<const T>&, const std::vector<Index>&,  \
-                                              const Array1<T>&) const
+  template void DeviceExchange::all_gather<T>(const Array1<T>&, const std::vector<Index>&) const
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE

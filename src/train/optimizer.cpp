@@ -40,10 +40,10 @@ Optimizer<T>::Optimizer(const Config& config, Parameters<T>& parameters, const M
     shards_[static_cast<std::size_t>(owner)] = {
         range,
         layout.shard_sizes(ranks.size()),
-        zeroed<Array1<T>>("master weights", range.size()),
+        run_of(parameters.arena(owner).weights, range.begin, range.end),
+        run_of(parameters.arena(owner).gradients, range.begin, range.end),
         zeroed<Array1<T>>("first moment", range.size()),
         zeroed<Array1<T>>("second moment", range.size()),
-        zeroed<Array1<std::int64_t>>("gradient shard", range.size()),
         decay_by_block(parameters.table(), layout, range)};
   }
 }
@@ -66,7 +66,7 @@ GradientReport Optimizer<T>::update(std::int64_t step) {
   std::array<std::int64_t, 3> sums = {0, 0, 0};
   for (const Owner owner : owners) {
     const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
-    exchange(owner).reduce_scatter(parameters_.arena(owner).gradients, shard.sizes, shard.gradient);
+    exchange(owner).reduce_scatter(parameters_.arena(owner).gradients, shard.sizes);
     const kernels::SquaredNorm norm = kernels::squared_norm(shard.gradient);
     sums[0] += norm.high;
     sums[1] += norm.low;
@@ -102,8 +102,7 @@ template <class T>
 void Optimizer<T>::spread_weights() {
   for (const Owner owner : owners) {
     const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
-    exchange(owner).template all_gather<T>(shard.weights, shard.sizes,
-                                           parameters_.arena(owner).weights);
+    exchange(owner).template all_gather<T>(parameters_.arena(owner).weights, shard.sizes);
   }
 }
 

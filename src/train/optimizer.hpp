@@ -14,9 +14,9 @@ template <class T>
 struct Shard {
   Range range;                            // of the arena, in elements; whole blocks
   std::vector<Index> sizes;               // (ranks that hold the arena)
-  Array1<T> weights;                      // (range.size()): the master copy
+  Array1<T> weights;                      // (range.size()): that part of the arena's
+  Array1<std::int64_t> gradient;          // (range.size()): that part of the arena's
   Array1<T> first_moment, second_moment;  // (range.size())
-  Array1<std::int64_t> gradient;          // (range.size())
   Array1<std::uint8_t> decay;             // (blocks): weight decay applies
 };
 

@@ -59,17 +59,18 @@ TEST_CASE("sums are shared out and shares are gathered") {
       total += counts.emplace_back(r == 1 ? 0 : 5 + r);
     }
     const Index mine = counts[static_cast<std::size_t>(me)];
-    const Array1<std::int64_t> values("values", total), share("share", mine);
+    const Array1<std::int64_t> values("values", total);
     const auto host = Kokkos::create_mirror_view(values);
     for (Index i = 0; i < total; ++i) host(i) = (me + 1) * i;
     Kokkos::deep_copy(values, host);
-    exchange.reduce_scatter(values, counts, share);
-    const auto part = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), share);
+    exchange.reduce_scatter(values, counts);
+    const auto part = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(),
+                                                          run_of(values, first, first + mine));
     for (Index i = 0; i < mine; ++i) CHECK(part(i) == (first + i) * ranks * (ranks + 1) / 2);
 
-    const Array1<float> gathered("gathered", total), piece("piece", mine);
-    Kokkos::deep_copy(piece, static_cast<float>(me));
-    exchange.all_gather<float>(piece, counts, gathered);
+    const Array1<float> gathered("gathered", total);
+    Kokkos::deep_copy(run_of(gathered, first, first + mine), static_cast<float>(me));
+    exchange.all_gather<float>(gathered, counts);
     const auto all = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), gathered);
     Index at = 0;
     for (int r = 0; r < ranks; ++r) {
