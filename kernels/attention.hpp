@@ -20,22 +20,24 @@ struct AttentionSegment {
 class AttentionPlan {
  public:
   AttentionPlan() = default;
-  explicit AttentionPlan(const std::vector<AttentionSegment>& segments);
+  explicit AttentionPlan(const std::vector<AttentionSegment>& list);
 
   struct Block {
     AttentionSegment segment;
     Index begin;  // first row of the block: a query row, or a key row
   };
+  Array1<AttentionSegment> segments;
   Array1<Block> query_blocks;
   Array1<Block> key_blocks;
 };
 
 inline constexpr int query_block_rows = 32;
 inline constexpr int key_block_rows = 32;
+inline constexpr int max_head_dim = 256;
 
 // out = softmax(scale · q kᵀ, causal) v for every head; log_sum (the logarithm of the softmax's
 // denominator) is kept for the adjoint. Heads are consecutive: query head h reads key-value head
-// h / (heads/kv_heads).
+// h / (heads/kv_heads). head_dim is at most max_head_dim.
 template <class T>
 void attention(const AttentionPlan& plan,
                const Array2<const T>& q,  // (queries, heads · head_dim)
@@ -44,6 +46,13 @@ void attention(const AttentionPlan& plan,
                Index head_dim, double scale,
                const Array2<T>& out,       // (queries, heads · head_dim)
                const Array2<T>& log_sum);  // (queries, heads)
+
+// How the gradient is shared out over teams. By block of queries and of keys there are many teams,
+// as GPUs want it, but scores are computed twice; by segment and head they are computed once.
+enum class AttentionTeams { by_block, by_segment };
+inline constexpr AttentionTeams attention_teams_here =
+    Kokkos::SpaceAccessibility<Kokkos::HostSpace, Memory>::accessible ? AttentionTeams::by_segment
+                                                                      : AttentionTeams::by_block;
 
 // dq, dk, dv are assigned. `delta` is scratch: the row sums of dout · out.
 template <class T>
@@ -54,6 +63,7 @@ void attention_backward(const AttentionPlan& plan, const Array2<const T>& dout,
                         const Array2<T>& delta,  // (queries, heads), scratch
                         const Array2<T>& dq,     // (queries, heads · head_dim)
                         const Array2<T>& dk,     // (keys, kv_heads · head_dim)
-                        const Array2<T>& dv);    // (keys, kv_heads · head_dim)
+                        const Array2<T>& dv,     // (keys, kv_heads · head_dim)
+                        AttentionTeams teams = attention_teams_here);  // by_segment: host only
 
 }  // namespace hearth::kernels

@@ -9,7 +9,7 @@ namespace {
 
 // Equation (5), with p recomputed from log_sum: ds = p (dp - delta), dp = dout vᵀ. For a block of
 // queries and a head: dq = scale Σ_keys ds k.
-template <class T>
+template <int width, class T>
 struct QueryGradient {
   Array1<AttentionPlan::Block> blocks;
   Array2<const T> dout, q, k, v, log_sum, delta;
@@ -19,131 +19,192 @@ struct QueryGradient {
   T scale;
   TeamMemory memory;
 
-  [[nodiscard]] static Index elements(Index head_dim) {
-    return Index{block_lanes} * (3 * head_dim + 2 * stream_rows + 2);
+  [[nodiscard]] static Index elements() {
+    return Index{block_lanes} * (3 * width + 2 * stream_rows + 2) + 2 * stream_rows * width;
   }
 
   KOKKOS_INLINE_FUNCTION void operator()(const Member& member) const {
-    const BlockAndHead at(member.league_rank(), blocks.extent(0));
-    const AttentionPlan::Block& block = blocks(at.block);
+    const Index block_count = blocks.extent(0), team = member.league_rank();
+    const AttentionPlan::Block& block = blocks(block_count - 1 - team % block_count);
+    const Index head = team / block_count;
     const QueryRange range(block);
-    const Index column = at.head * head_dim, key_column = at.head / group * head_dim;
+    const Index column = head * head_dim, key_column = head / group * head_dim;
     TeamStack<T> stack = memory.stack<T>(member);
-    T* const query = stack.take(head_dim * block_lanes);   // (head_dim, lanes), scaled
-    T* const dvalue = stack.take(head_dim * block_lanes);  // (head_dim, lanes): dout
-    T* const sum = stack.take(head_dim * block_lanes);     // (head_dim, lanes): Σ ds k
+    T* const query = stack.take(width * block_lanes);   // (width, lanes), scaled
+    T* const dvalue = stack.take(width * block_lanes);  // (width, lanes): dout
+    T* const sum = stack.take(width * block_lanes);     // (width, lanes): Σ ds k
     T* const score = stack.take(stream_rows * block_lanes);
     T* const dscore = stack.take(stream_rows * block_lanes);
     T* const logarithm = stack.take(block_lanes);
     T* const mean = stack.take(block_lanes);
+    T* const key = stack.take(stream_rows * width);    // (keys, width)
+    T* const value = stack.take(stream_rows * width);  // (keys, width)
 
-    load_transposed(member, row(q, block.begin) + column, q.stride(0), range.rows, head_dim, scale,
-                    query);
-    load_transposed(member, row(dout, block.begin) + column, dout.stride(0), range.rows, head_dim,
-                    T(1), dvalue);
-    clear_tile(member, head_dim, sum);
+    load_transposed<width>(member, head_rows(q, block.begin, column), range.rows, head_dim,
+                           scale * static_cast<T>(log2_e), query);
+    load_transposed<width>(member, head_rows(dout, block.begin, column), range.rows, head_dim, T(1),
+                           dvalue);
+    clear_tile(member, width, sum);
     for_lanes_once(member, [&](const int lane) {
       const bool used = lane < range.rows;
-      logarithm[lane] = used ? log_sum(block.begin + lane, at.head) : T(0);
-      mean[lane] = used ? delta(block.begin + lane, at.head) : T(0);
+      logarithm[lane] = used ? log_sum(block.begin + lane, head) * static_cast<T>(log2_e) : T(0);
+      mean[lane] = used ? delta(block.begin + lane, head) : T(0);
     });
-    member.team_barrier();
     for (Index first = block.segment.key_begin; first < range.key_end; first += stream_rows) {
       const int keys = static_cast<int>(Kokkos::min(Index{stream_rows}, range.key_end - first));
-      const Strided<T> key = rows_of(k, first, key_column), value = rows_of(v, first, key_column);
-      multiply_tile<false>(member, key, keys, head_dim, query, score);
-      multiply_tile<false>(member, value, keys, head_dim, dvalue, dscore);
+      load_rows<width>(member, head_rows(k, first, key_column), keys, stream_rows, head_dim, key);
+      load_rows<width>(member, head_rows(v, first, key_column), keys, stream_rows, head_dim, value);
+      member.team_barrier();
+      multiply_tile<false, block_lanes>(member, by_row<width>(key), keys, width, query, score);
+      multiply_tile<false, block_lanes>(member, by_row<width>(value), keys, width, dvalue, dscore);
       member.team_barrier();
       const int last_row = static_cast<int>(range.last_key - first);
       Kokkos::parallel_for(Kokkos::TeamThreadRange(member, keys), [&](const int j) {
         const T* s = score + j * block_lanes;
         T* ds = dscore + j * block_lanes;
         for_lanes(member, [&](const int lane) {
-          const T p = exponential(s[lane] - logarithm[lane]);
+          const T p = power_of_two(s[lane] - logarithm[lane]);
           ds[lane] = j <= last_row + lane ? p * (ds[lane] - mean[lane]) : T(0);
         });
       });
       member.team_barrier();
-      multiply_tile<true>(member, transposed(key), head_dim, keys, dscore, sum);
+      multiply_tile<true, block_lanes>(member, by_column<width>(key), width, keys, dscore, sum);
       member.team_barrier();
     }
-    store_transposed(member, sum, range.rows, head_dim, scale, row(dq, block.begin) + column,
-                     dq.stride(0));
+    store_transposed(member, sum, range.rows, head_dim, scale, head_rows(dq, block.begin, column));
   }
 };
 
 // For a block of keys and a key-value head, over the queries that see them, one query head after
-// the other: dv = Σ p dout, dk = scale Σ ds q.
-template <class T>
+// the other: dv = Σ p dout, dk = scale Σ ds q, and with `with_queries` also the block's part of
+// dq = scale Σ ds k, which is added to dq.
+template <int width, bool with_queries, class T>
 struct KeyGradient {
-  Array1<AttentionPlan::Block> blocks;
   Array2<const T> dout, q, k, v, log_sum, delta;
-  Array2<T> dk, dv;
+  Array2<T> dq, dk, dv;
   int head_dim;
   Index group;
   T scale;
-  TeamMemory memory;
 
-  [[nodiscard]] static Index elements(Index head_dim) {
-    return Index{block_lanes} * (4 * head_dim + 2 * block_lanes);
+  [[nodiscard]] static Index elements() {
+    constexpr Index tiles = 6 + (with_queries ? 2 : 0);
+    return Index{block_lanes} * (tiles * width + 2 * block_lanes);
   }
 
-  KOKKOS_INLINE_FUNCTION void operator()(const Member& member) const {
-    const BlockAndHead at(member.league_rank(), blocks.extent(0));
-    const AttentionPlan::Block& block = blocks(at.block);
-    const AttentionSegment& segment = block.segment;
-    const int rows =
-        static_cast<int>(Kokkos::min(Index{block_lanes}, segment.key_end - block.begin));
-    const Index key_column = at.head * head_dim;
-    TeamStack<T> stack = memory.stack<T>(member);
-    T* const key = stack.take(head_dim * block_lanes);    // (head_dim, lanes), scaled
-    T* const value = stack.take(head_dim * block_lanes);  // (head_dim, lanes)
-    T* const dkey = stack.take(head_dim * block_lanes);
-    T* const dvalue = stack.take(head_dim * block_lanes);
+  KOKKOS_INLINE_FUNCTION void add_block(const Member& member, TeamStack<T> stack,
+                                        const AttentionSegment& segment, Index key_begin,
+                                        Index key_head) const {
+    const int rows = static_cast<int>(Kokkos::min(Index{block_lanes}, segment.key_end - key_begin));
+    const Index key_column = key_head * head_dim;
+    T* const key = stack.take(width * block_lanes);    // (width, lanes), scaled
+    T* const value = stack.take(width * block_lanes);  // (width, lanes)
+    T* const dkey = stack.take(width * block_lanes);
+    T* const dvalue = stack.take(width * block_lanes);
+    T* const query = stack.take(block_lanes * width);  // (queries, width)
+    T* const dsum = stack.take(block_lanes * width);   // (queries, width): dout
     T* const score = stack.take(block_lanes * block_lanes);
     T* const dscore = stack.take(block_lanes * block_lanes);
+    T* const key_rows = with_queries ? stack.take(block_lanes * width) : nullptr;  // (keys, width)
+    T* const dquery = with_queries ? stack.take(block_lanes * width) : nullptr;
 
-    load_transposed(member, row(k, block.begin) + key_column, k.stride(0), rows, head_dim, scale,
-                    key);
-    load_transposed(member, row(v, block.begin) + key_column, v.stride(0), rows, head_dim, T(1),
-                    value);
-    clear_tile(member, head_dim, dkey);
-    clear_tile(member, head_dim, dvalue);
-    member.team_barrier();
+    const auto key_source = head_rows(k, key_begin, key_column);
+    load_transposed<width>(member, key_source, rows, head_dim, scale * static_cast<T>(log2_e), key);
+    load_transposed<width>(member, head_rows(v, key_begin, key_column), rows, head_dim, T(1),
+                           value);
+    if constexpr (with_queries) {
+      load_rows<width>(member, key_source, rows, block_lanes, head_dim, key_rows);
+    }
+    clear_tile(member, width, dkey);
+    clear_tile(member, width, dvalue);
     // The query whose last visible key is the block's first.
-    const Index diagonal = block.begin + segment.query_end - segment.key_end;
+    const Index diagonal = key_begin + segment.query_end - segment.key_end;
     const Index query_begin = Kokkos::max(segment.query_begin, diagonal);
-    for (Index head = at.head * group; head < (at.head + 1) * group; ++head) {
+    for (Index head = key_head * group; head < (key_head + 1) * group; ++head) {
       const Index column = head * head_dim;
       for (Index first = query_begin; first < segment.query_end; first += block_lanes) {
         const int queries =
             static_cast<int>(Kokkos::min(Index{block_lanes}, segment.query_end - first));
-        const Strided<T> query = rows_of(q, first, column), dsum = rows_of(dout, first, column);
-        multiply_tile<false>(member, query, queries, head_dim, key, score);
-        multiply_tile<false>(member, dsum, queries, head_dim, value, dscore);
+        load_rows<width>(member, head_rows(q, first, column), queries, block_lanes, head_dim,
+                         query);
+        load_rows<width>(member, head_rows(dout, first, column), queries, block_lanes, head_dim,
+                         dsum);
+        member.team_barrier();
+        multiply_tile<false, block_lanes>(member, by_row<width>(query), queries, width, key, score);
+        multiply_tile<false, block_lanes>(member, by_row<width>(dsum), queries, width, value,
+                                          dscore);
         member.team_barrier();
         const Index last_lane = first - diagonal;  // that the run's first query sees
         Kokkos::parallel_for(Kokkos::TeamThreadRange(member, queries), [&](const int i) {
           T* s = score + i * block_lanes;
           T* ds = dscore + i * block_lanes;
-          const T logarithm = log_sum(first + i, head), mean = delta(first + i, head);
-          const int last = static_cast<int>(Kokkos::min(last_lane + i, Index{block_lanes}));
+          const T logarithm = log_sum(first + i, head) * static_cast<T>(log2_e);
+          const T mean = delta(first + i, head);
+          const int last = static_cast<int>(Kokkos::min(last_lane + i, Index{rows - 1}));
           for_lanes(member, [&](const int lane) {
-            const T p = lane <= last ? exponential(s[lane] - logarithm) : T(0);
-            ds[lane] = p * (ds[lane] - mean);
+            const T p = lane <= last ? power_of_two(s[lane] - logarithm) : T(0);
+            ds[lane] = lane <= last ? p * (ds[lane] - mean) : T(0);
             s[lane] = p;
           });
         });
         member.team_barrier();
-        multiply_tile<true>(member, transposed(dsum), head_dim, queries, score, dvalue);
-        multiply_tile<true>(member, transposed(query), head_dim, queries, dscore, dkey);
+        multiply_tile<true, block_lanes>(member, by_column<width>(dsum), width, queries, score,
+                                         dvalue);
+        multiply_tile<true, block_lanes>(member, by_column<width>(query), width, queries, dscore,
+                                         dkey);
+        if constexpr (with_queries) {
+          multiply_tile<false, width>(member, by_row<block_lanes>(dscore), queries, rows, key_rows,
+                                      dquery);
+          const HeadRows<T> target = head_rows(dq, first, column);
+          for (int i = 0; i < queries; ++i) {
+            T* to = target.data + i * target.stride;
+            for (int d = 0; d < head_dim; ++d) to[d] += scale * dquery[i * width + d];
+          }
+        }
         member.team_barrier();
       }
     }
-    store_transposed(member, dkey, rows, head_dim, scale, row(dk, block.begin) + key_column,
-                     dk.stride(0));
-    store_transposed(member, dvalue, rows, head_dim, T(1), row(dv, block.begin) + key_column,
-                     dv.stride(0));
+    store_transposed(member, dkey, rows, head_dim, scale, head_rows(dk, key_begin, key_column));
+    store_transposed(member, dvalue, rows, head_dim, T(1), head_rows(dv, key_begin, key_column));
+  }
+};
+
+// A team for each block of keys: many teams, but the queries' gradient needs the scores again.
+template <int width, class T>
+struct KeyBlocks {
+  Array1<AttentionPlan::Block> blocks;
+  KeyGradient<width, false, T> gradient;
+  TeamMemory memory;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const Member& member) const {
+    const Index block_count = blocks.extent(0), team = member.league_rank();
+    const AttentionPlan::Block& block = blocks(team % block_count);
+    gradient.add_block(member, memory.stack<T>(member), block.segment, block.begin,
+                       team / block_count);
+  }
+};
+
+// A team for each segment, which goes through its blocks of keys in order and so can add up the
+// queries' gradient: fewer teams, but the scores are computed once.
+template <int width, class T>
+struct KeySegments {
+  Array1<AttentionSegment> segments;
+  KeyGradient<width, true, T> gradient;
+  TeamMemory memory;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const Member& member) const {
+    const Index segment_count = segments.extent(0), team = member.league_rank();
+    const AttentionSegment segment = segments(team % segment_count);
+    const Index key_head = team / segment_count;
+    const Index begin = key_head * gradient.group * gradient.head_dim;
+    const Index columns = gradient.group * gradient.head_dim;
+    for (Index t = segment.query_begin; t < segment.query_end; ++t) {
+      T* to = row(gradient.dq, t) + begin;
+      for (Index c = 0; c < columns; ++c) to[c] = T(0);
+    }
+    const TeamStack<T> stack = memory.stack<T>(member);
+    for (Index key = segment.key_begin; key < segment.key_end; key += block_lanes) {
+      gradient.add_block(member, stack, segment, key, key_head);
+    }
   }
 };
 
@@ -176,7 +237,7 @@ void attention_backward(const AttentionPlan& plan, const Array2<const T>& dout,
                         const Array2<const T>& v, const Array2<const T>& out,
                         const Array2<const T>& log_sum, Index head_dim, double scale,
                         const Array2<T>& delta, const Array2<T>& dq, const Array2<T>& dk,
-                        const Array2<T>& dv) {
+                        const Array2<T>& dv, AttentionTeams teams) {
   const Index heads = log_sum.extent(1);
   const Index kv_heads = static_cast<Index>(k.extent(1)) / head_dim, group = heads / kv_heads;
   const Index query_blocks = plan.query_blocks.extent(0), key_blocks = plan.key_blocks.extent(0);
@@ -185,30 +246,47 @@ void attention_backward(const AttentionPlan& plan, const Array2<const T>& dout,
   assert(static_cast<Index>(k.extent(1)) == kv_heads * head_dim && v.extent(1) == k.extent(1));
   assert(dk.extent(1) == k.extent(1) && dv.extent(1) == k.extent(1));
   assert(delta.extent(1) == log_sum.extent(1));
-  assert(kv_heads > 0 && heads % kv_heads == 0);
-  const int width = static_cast<int>(head_dim);
+  assert(kv_heads > 0 && heads % kv_heads == 0 && head_dim <= max_head_dim);
+  const int head_width = static_cast<int>(head_dim);
   const T factor = static_cast<T>(scale);
-  if (query_blocks > 0) {
-    sum_products(plan.query_blocks, dout, out, head_dim, delta);
-    const TeamMemory memory(QueryGradient<T>::elements(head_dim) * sizeof(T));
-    Kokkos::parallel_for("attention_query_gradient", attention_teams(query_blocks * heads, memory),
-                         QueryGradient<T>{plan.query_blocks, dout, q, k, v, log_sum, delta, dq,
-                                          width, group, factor, memory});
-  }
-  if (key_blocks > 0) {
-    const TeamMemory memory(KeyGradient<T>::elements(head_dim) * sizeof(T));
-    Kokkos::parallel_for("attention_key_gradient", attention_teams(key_blocks * kv_heads, memory),
-                         KeyGradient<T>{plan.key_blocks, dout, q, k, v, log_sum, delta, dk, dv,
-                                        width, group, factor, memory});
-  }
+  if (query_blocks > 0) sum_products(plan.query_blocks, dout, out, head_dim, delta);
+  with_attention_width(head_dim, [&](auto width) {
+    if constexpr (on_host) {
+      const Index segments = plan.segments.extent(0);
+      if (teams == AttentionTeams::by_segment) {
+        if (segments == 0) return;
+        using Keys = KeyGradient<width(), true, T>;
+        const TeamMemory memory(Keys::elements() * sizeof(T));
+        const Keys keys{dout, q, k, v, log_sum, delta, dq, dk, dv, head_width, group, factor};
+        Kokkos::parallel_for("attention_gradient", attention_teams(segments * kv_heads, memory),
+                             KeySegments<width(), T>{plan.segments, keys, memory});
+        return;
+      }
+    }
+    if (query_blocks > 0) {
+      using Queries = QueryGradient<width(), T>;
+      const TeamMemory memory(Queries::elements() * sizeof(T));
+      Kokkos::parallel_for("attention_query_gradient",
+                           attention_teams(query_blocks * heads, memory),
+                           Queries{plan.query_blocks, dout, q, k, v, log_sum, delta, dq, head_width,
+                                   group, factor, memory});
+    }
+    if (key_blocks > 0) {
+      using Keys = KeyGradient<width(), false, T>;
+      const TeamMemory memory(Keys::elements() * sizeof(T));
+      const Keys keys{dout, q, k, v, log_sum, delta, dq, dk, dv, head_width, group, factor};
+      Kokkos::parallel_for("attention_key_gradient", attention_teams(key_blocks * kv_heads, memory),
+                           KeyBlocks<width(), T>{plan.key_blocks, keys, memory});
+    }
+  });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                  \
-  template void attention_backward<T>(const AttentionPlan&, const Array2<const T>&,            \
-                                      const Array2<const T>&, const Array2<const T>&,          \
-                                      const Array2<const T>&, const Array2<const T>&,          \
-                                      const Array2<const T>&, Index, double, const Array2<T>&, \
-                                      const Array2<T>&, const Array2<T>&, const Array2<T>&);
+#define HEARTH_INSTANTIATE(T)                                                                      \
+  template void attention_backward<T>(                                                             \
+      const AttentionPlan&, const Array2<const T>&, const Array2<const T>&,                        \
+      const Array2<const T>&, const Array2<const T>&, const Array2<const T>&,                      \
+      const Array2<const T>&, Index, double, const Array2<T>&, const Array2<T>&, const Array2<T>&, \
+      const Array2<T>&, AttentionTeams);
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE

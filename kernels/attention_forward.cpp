@@ -6,20 +6,27 @@
 
 namespace hearth::kernels {
 
-AttentionPlan::AttentionPlan(const std::vector<AttentionSegment>& segments) {
+namespace {
+
+template <class Item>
+Array1<Item> on_device(const char* label, const std::vector<Item>& items) {
+  const auto copy = uninitialized<Array1<Item>>(label, items.size());
+  const auto host = Kokkos::create_mirror_view(copy);
+  std::copy(items.begin(), items.end(), host.data());
+  Kokkos::deep_copy(copy, host);
+  return copy;
+}
+
+}  // namespace
+
+AttentionPlan::AttentionPlan(const std::vector<AttentionSegment>& list) {
   std::vector<Block> queries, keys;
-  for (const AttentionSegment& s : segments) {
+  for (const AttentionSegment& s : list) {
     assert(s.query_begin <= s.query_end && s.key_begin <= s.key_end);
     for (Index q = s.query_begin; q < s.query_end; q += query_block_rows) queries.push_back({s, q});
     for (Index k = s.key_begin; k < s.key_end; k += key_block_rows) keys.push_back({s, k});
   }
-  const auto on_device = [](const char* label, const std::vector<Block>& blocks) {
-    const auto copy = uninitialized<Array1<Block>>(label, blocks.size());
-    const auto host = Kokkos::create_mirror_view(copy);
-    std::copy(blocks.begin(), blocks.end(), host.data());
-    Kokkos::deep_copy(copy, host);
-    return copy;
-  };
+  segments = on_device("attention_segments", list);
   query_blocks = on_device("attention_query_blocks", queries);
   key_blocks = on_device("attention_key_blocks", keys);
 }
@@ -27,8 +34,8 @@ AttentionPlan::AttentionPlan(const std::vector<AttentionSegment>& segments) {
 namespace {
 
 // Equation (4) for a block of queries and a head: the scores of a run of keys at a time, with
-// each query's running maximum and denominator.
-template <class T>
+// each query's running maximum and denominator. Exponents are to the base 2.
+template <int width, class T>
 struct AttentionForward {
   Array1<AttentionPlan::Block> blocks;
   Array2<const T> q, k, v;
@@ -38,45 +45,49 @@ struct AttentionForward {
   T scale;
   TeamMemory memory;
 
-  [[nodiscard]] static Index elements(Index head_dim) {
-    return Index{block_lanes} * (2 * head_dim + stream_rows + 3) + stream_rows * head_dim;
+  [[nodiscard]] static Index elements() {
+    return Index{block_lanes} * (2 * width + stream_rows + 3) + 2 * stream_rows * width;
   }
 
   KOKKOS_INLINE_FUNCTION void operator()(const Member& member) const {
-    const BlockAndHead at(member.league_rank(), blocks.extent(0));
-    const AttentionPlan::Block& block = blocks(at.block);
+    const Index block_count = blocks.extent(0), team = member.league_rank();
+    // The later queries of a sequence see more keys: they come first.
+    const AttentionPlan::Block& block = blocks(block_count - 1 - team % block_count);
+    const Index head = team / block_count;
     const QueryRange range(block);
-    const Index column = at.head * head_dim, key_column = at.head / group * head_dim;
+    const Index column = head * head_dim, key_column = head / group * head_dim;
     TeamStack<T> stack = memory.stack<T>(member);
-    T* const query = stack.take(head_dim * block_lanes);  // (head_dim, lanes), scaled
-    T* const sum = stack.take(head_dim * block_lanes);    // (head_dim, lanes): Σ p v
+    T* const query = stack.take(width * block_lanes);  // (width, lanes), scaled
+    T* const sum = stack.take(width * block_lanes);    // (width, lanes): Σ p v
     T* const score = stack.take(stream_rows * block_lanes);
     T* const maximum = stack.take(block_lanes);
     T* const denominator = stack.take(block_lanes);
     T* const shrink = stack.take(block_lanes);
-    T* const value = stack.take(stream_rows * head_dim);  // (keys, head_dim)
+    T* const key = stack.take(stream_rows * width);    // (keys, width)
+    T* const value = stack.take(stream_rows * width);  // (keys, width)
 
-    load_transposed(member, row(q, block.begin) + column, q.stride(0), range.rows, head_dim, scale,
-                    query);
-    clear_tile(member, head_dim, sum);
+    load_transposed<width>(member, head_rows(q, block.begin, column), range.rows, head_dim,
+                           scale * static_cast<T>(log2_e), query);
+    clear_tile(member, width, sum);
     for_lanes_once(member, [&](const int lane) {
       // Finite, so that the difference to a masked score is -∞ and not NaN.
       maximum[lane] = Kokkos::Experimental::finite_min_v<T>;
       denominator[lane] = T(0);
     });
-    member.team_barrier();
     for (Index first = block.segment.key_begin; first < range.key_end; first += stream_rows) {
       const int keys = static_cast<int>(Kokkos::min(Index{stream_rows}, range.key_end - first));
-      multiply_tile<false>(member, rows_of(k, first, key_column), keys, head_dim, query, score);
-      // Copied, since it is gone through several times, and rows that lie a power of two apart
-      // compete for the same lines of a cache.
-      const Strided<T> values =
-          copy_rows(member, rows_of(v, first, key_column), keys, head_dim, value);
+      load_rows<width>(member, head_rows(k, first, key_column), keys, stream_rows, head_dim, key);
+      load_rows<width>(member, head_rows(v, first, key_column), keys, stream_rows, head_dim, value);
+      member.team_barrier();
+      multiply_tile<false, block_lanes>(member, by_row<width>(key), keys, width, query, score);
       member.team_barrier();
       raise_maximum(member, keys, static_cast<int>(range.last_key - first), score, maximum, shrink);
       member.team_barrier();
-      exponentiate(member, keys, maximum, score);
-      scale_tile(member, head_dim, shrink, sum);
+      Kokkos::parallel_for(Kokkos::TeamThreadRange(member, keys), [&](const int j) {
+        T* s = score + j * block_lanes;
+        for_lanes(member, [&](const int lane) { s[lane] = power_of_two(s[lane] - maximum[lane]); });
+      });
+      scale_tile(member, width, shrink, sum);
       member.team_barrier();
       for_lane_groups_once(member, [&](const int begin) {
         T total[lanes_per_thread];
@@ -88,21 +99,21 @@ struct AttentionForward {
         }
         for (int l = 0; l < lanes_per_thread; ++l) denominator[begin + l] = total[l];
       });
-      multiply_tile<true>(member, transposed(values), head_dim, keys, score, sum);
+      multiply_tile<true, block_lanes>(member, by_column<width>(value), width, keys, score, sum);
       member.team_barrier();
     }
     for_lanes_once(member, [&](const int lane) {
       if (lane < range.rows) {
-        log_sum(block.begin + lane, at.head) = maximum[lane] + Kokkos::log(denominator[lane]);
+        log_sum(block.begin + lane, head) =
+            maximum[lane] * static_cast<T>(ln_2) + Kokkos::log(denominator[lane]);
       }
       // A query without keys has the output 0.
       shrink[lane] = denominator[lane] == T(0) ? T(0) : T(1) / denominator[lane];
     });
     member.team_barrier();
-    scale_tile(member, head_dim, shrink, sum);
+    scale_tile(member, width, shrink, sum);
     member.team_barrier();
-    store_transposed(member, sum, range.rows, head_dim, T(1), row(out, block.begin) + column,
-                     out.stride(0));
+    store_transposed(member, sum, range.rows, head_dim, T(1), head_rows(out, block.begin, column));
   }
 
  private:
@@ -129,17 +140,9 @@ struct AttentionForward {
         }
       }
       for (int l = 0; l < lanes_per_thread; ++l) {
-        shrink[begin + l] = exponential(maximum[begin + l] - largest[l]);
+        shrink[begin + l] = power_of_two(maximum[begin + l] - largest[l]);
         maximum[begin + l] = largest[l];
       }
-    });
-  }
-
-  KOKKOS_INLINE_FUNCTION static void exponentiate(const Member& member, int keys, const T* maximum,
-                                                  T* score) {
-    Kokkos::parallel_for(Kokkos::TeamThreadRange(member, keys), [&](const int j) {
-      T* s = score + j * block_lanes;
-      for_lanes(member, [&](const int lane) { s[lane] = exponential(s[lane] - maximum[lane]); });
     });
   }
 };
@@ -154,13 +157,16 @@ void attention(const AttentionPlan& plan, const Array2<const T>& q, const Array2
   const Index kv_heads = static_cast<Index>(k.extent(1)) / head_dim;
   assert(static_cast<Index>(q.extent(1)) == heads * head_dim && out.extent(1) == q.extent(1));
   assert(static_cast<Index>(k.extent(1)) == kv_heads * head_dim && v.extent(1) == k.extent(1));
-  assert(kv_heads > 0 && heads % kv_heads == 0);
+  assert(kv_heads > 0 && heads % kv_heads == 0 && head_dim <= max_head_dim);
   if (blocks == 0) return;
-  const TeamMemory memory(AttentionForward<T>::elements(head_dim) * sizeof(T));
-  Kokkos::parallel_for(
-      "attention", attention_teams(blocks * heads, memory),
-      AttentionForward<T>{plan.query_blocks, q, k, v, out, log_sum, static_cast<int>(head_dim),
-                          heads / kv_heads, static_cast<T>(scale), memory});
+  with_attention_width(head_dim, [&](auto width) {
+    using Kernel = AttentionForward<width(), T>;
+    const TeamMemory memory(Kernel::elements() * sizeof(T));
+    Kokkos::parallel_for(
+        "attention", attention_teams(blocks * heads, memory),
+        Kernel{plan.query_blocks, q, k, v, out, log_sum, static_cast<int>(head_dim),
+               heads / kv_heads, static_cast<T>(scale), memory});
+  });
 }
 
 #define HEARTH_INSTANTIATE(T)                                                                      \

@@ -1,13 +1,22 @@
-// What both passes of attention are made of. A tile is an array of team memory with
-// block_lanes numbers per row, one for each row of the team's block of queries (or keys): loops
-// over the other side's rows and over head_dim run outside, so that every sum over them is taken
-// in order while the lanes are a vector.
+// What both passes of attention are made of. A tile is an array of team memory, either with
+// block_lanes numbers per row, one for each row of the team's block of queries (or keys), or with
+// `width` numbers per row, a head's columns: loops over the other side's rows and over the head's
+// columns run outside, so that every sum over them is taken in order while the lanes are a vector.
+//
+// Strides are constants, since the products' inner loops otherwise spend their time on addresses:
+// a head is padded with zeros to `width` columns, the next larger one of attention_widths.
 #pragma once
+
+#include <cstring>
+#include <utility>
 
 #include "kernels/attention.hpp"
 #include "kernels/team.hpp"
 
 namespace hearth::kernels {
+
+inline constexpr double log2_e = 1.4426950408889634074;
+inline constexpr double ln_2 = 0.69314718055994530942;
 
 inline constexpr int block_lanes = vector_lanes;
 static_assert(query_block_rows == block_lanes && key_block_rows == block_lanes);
@@ -17,12 +26,21 @@ inline constexpr int stream_rows = on_host ? 64 : 32;
 
 using AttentionTeam = Kokkos::TeamPolicy<Exec, Kokkos::Schedule<Kokkos::Dynamic>>;
 
-// The block and the head of a team.
-struct BlockAndHead {
-  Index block, head;
-  KOKKOS_INLINE_FUNCTION BlockAndHead(Index team, Index blocks)
-      : block(blocks - 1 - team % blocks), head(team / blocks) {}
-};
+// work(integral_constant) with the least width that holds a head.
+template <class Work>
+void with_attention_width(Index head_dim, const Work& work) {
+  if (head_dim <= 16) {
+    work(std::integral_constant<int, 16>());
+  } else if (head_dim <= 32) {
+    work(std::integral_constant<int, 32>());
+  } else if (head_dim <= 64) {
+    work(std::integral_constant<int, 64>());
+  } else if (head_dim <= 128) {
+    work(std::integral_constant<int, 128>());
+  } else {
+    work(std::integral_constant<int, max_head_dim>());
+  }
+}
 
 // What a block of queries sees: query `lane` sees the keys up to and including last_key + lane.
 struct QueryRange {
@@ -90,24 +108,53 @@ KOKKOS_INLINE_FUNCTION void for_lane_groups_once(const Member& member, const Bod
   });
 }
 
-// tile[d][lane] = factor · source[lane][d], zero in lanes without a row.
+// The rows of an array from `first`, in the columns of one head.
 template <class T>
-KOKKOS_INLINE_FUNCTION void load_transposed(const Member& member, const T* source, Index stride,
+struct HeadRows {
+  T* data;
+  Index stride;
+};
+template <class T>
+KOKKOS_INLINE_FUNCTION HeadRows<T> head_rows(const Array2<T>& a, Index first, Index column) {
+  return {row(a, first) + column, static_cast<Index>(a.stride(0))};
+}
+
+// tile[d][lane] = factor · source[lane][d], zero in lanes without a row and columns beyond the
+// head's.
+template <int width, class T>
+KOKKOS_INLINE_FUNCTION void load_transposed(const Member& member, const HeadRows<const T>& source,
                                             int rows, int head_dim, T factor, T* tile) {
-  Kokkos::parallel_for(Kokkos::TeamThreadRange(member, head_dim), [&](const int d) {
+  Kokkos::parallel_for(Kokkos::TeamThreadRange(member, width), [&](const int d) {
     for_lanes(member, [&](const int lane) {
-      tile[d * block_lanes + lane] = lane < rows ? factor * source[lane * stride + d] : T(0);
+      tile[d * block_lanes + lane] =
+          lane < rows && d < head_dim ? factor * source.data[lane * source.stride + d] : T(0);
     });
+  });
+}
+
+// tile[r][d] = source[r][d] for r < rows, zero up to `tile_rows` and in columns beyond the head's.
+template <int width, class T>
+KOKKOS_INLINE_FUNCTION void load_rows(const Member& member, const HeadRows<const T>& source,
+                                      int rows, int tile_rows, int head_dim, T* tile) {
+  Kokkos::parallel_for(Kokkos::TeamThreadRange(member, tile_rows), [&](const int r) {
+    const T* from = source.data + r * source.stride;
+    T* to = tile + r * width;
+    if (on_host && r < rows && head_dim == width) {
+      std::memcpy(to, from, width * sizeof(T));  // compilers unroll a short loop to scalars
+    } else {
+      Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, width),
+                           [&](const int d) { to[d] = r < rows && d < head_dim ? from[d] : T(0); });
+    }
   });
 }
 
 // target[lane][d] = factor · tile[d][lane]
 template <class T>
 KOKKOS_INLINE_FUNCTION void store_transposed(const Member& member, const T* tile, int rows,
-                                             int head_dim, T factor, T* target, Index stride) {
+                                             int head_dim, T factor, const HeadRows<T>& target) {
   Kokkos::parallel_for(Kokkos::TeamThreadRange(member, rows), [&](const int lane) {
     Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, head_dim), [&](const int d) {
-      target[lane * stride + d] = factor * tile[d * block_lanes + lane];
+      target.data[lane * target.stride + d] = factor * tile[d * block_lanes + lane];
     });
   });
 }
@@ -126,79 +173,70 @@ KOKKOS_INLINE_FUNCTION void scale_tile(const Member& member, int rows, const T* 
   });
 }
 
-// A matrix by its strides: element (r, i) is data[r · row_stride + i · column_stride].
-template <class T>
-struct Strided {
+// Element (r, i) of a matrix is data[r · row_step + i · inner_step].
+template <int row_step_, int inner_step_, class T>
+struct Stepped {
+  static constexpr int row_step = row_step_, inner_step = inner_step_;
   const T* data;
-  Index row_stride, column_stride;
 };
-
-template <class T>
-KOKKOS_INLINE_FUNCTION Strided<T> transposed(const Strided<T>& a) {
-  return {a.data, a.column_stride, a.row_stride};
+// A tile of rows as it lies, and its transpose.
+template <int width, class T>
+KOKKOS_INLINE_FUNCTION Stepped<width, 1, T> by_row(const T* tile) {
+  return {tile};
+}
+template <int width, class T>
+KOKKOS_INLINE_FUNCTION Stepped<1, width, T> by_column(const T* tile) {
+  return {tile};
 }
 
-// The rows of an array from `first`, in the columns of one head.
-template <class T>
-KOKKOS_INLINE_FUNCTION Strided<T> rows_of(const Array2<const T>& a, Index first, Index column) {
-  return {row(a, first) + column, static_cast<Index>(a.stride(0)), 1};
-}
+// Numbers that make one vector, as far as the products are concerned, and how many of them a
+// product holds for each row while the inner dimension is gone through.
+inline constexpr int run_lanes = on_host ? 16 : 1;
 
-// A copy of `rows` rows in team memory.
-template <class T>
-KOKKOS_INLINE_FUNCTION Strided<T> copy_rows(const Member& member, const Strided<T>& a, int rows,
-                                            int head_dim, T* tile) {
-  Kokkos::parallel_for(Kokkos::TeamThreadRange(member, rows), [&](const int r) {
-    const T* source = a.data + r * a.row_stride;
-    Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, head_dim),
-                         [&](const int d) { tile[r * head_dim + d] = source[d]; });
-  });
-  return {tile, head_dim, 1};
-}
-
-// Rows that are held in registers while the inner dimension is gone through.
-template <class T>
-inline constexpr int register_rows = 32 / sizeof(T);
-
-// c[r][lane] = (or +=) Σ_i a(r, i) b[i][lane] for `Rows` rows and one thread's lanes.
-template <int Rows, bool add, class T>
-KOKKOS_INLINE_FUNCTION void multiply_rows(const Strided<T>& a, int inner, const T* b, T* c) {
-  T sum[Rows][lanes_per_thread];
-  for (int r = 0; r < Rows; ++r) {
-    for (int l = 0; l < lanes_per_thread; ++l) sum[r][l] = add ? c[r * block_lanes + l] : T(0);
+// c[r][lane] = (or +=) Σ_i a(r, i) b[i][lane] for rows r... and `runs` runs of lanes. Rows are
+// written out by the fold and each run is one loop: that keeps the sums in vector registers.
+template <int runs, bool add, int lanes, class A, class T, int... r>
+KOKKOS_INLINE_FUNCTION void multiply_rows(std::integer_sequence<int, r...>, const A& a, int inner,
+                                          const T* b, T* c) {
+  static_assert(runs == 1 || runs == 2);
+  constexpr int rows = sizeof...(r), second = runs == 2 ? run_lanes : 0;
+  T sum[rows][run_lanes], other[rows][run_lanes];
+  for (int l = 0; l < run_lanes; ++l) {
+    ((sum[r][l] = add ? c[r * lanes + l] : T(0)), ...);
+    if constexpr (runs == 2) ((other[r][l] = add ? c[r * lanes + second + l] : T(0)), ...);
   }
   for (int i = 0; i < inner; ++i) {
-    for (int r = 0; r < Rows; ++r) {
-      const T factor = a.data[r * a.row_stride + i * a.column_stride];
-      for (int l = 0; l < lanes_per_thread; ++l) sum[r][l] += factor * b[i * block_lanes + l];
+    const T factor[rows] = {a.data[r * A::row_step + i * A::inner_step]...};
+    for (int l = 0; l < run_lanes; ++l) {
+      const T element = b[i * lanes + l];
+      ((sum[r][l] += factor[r] * element), ...);
+      if constexpr (runs == 2) {
+        const T next = b[i * lanes + second + l];
+        ((other[r][l] += factor[r] * next), ...);
+      }
     }
   }
-  for (int r = 0; r < Rows; ++r) {
-    for (int l = 0; l < lanes_per_thread; ++l) c[r * block_lanes + l] = sum[r][l];
+  for (int l = 0; l < run_lanes; ++l) {
+    ((c[r * lanes + l] = sum[r][l]), ...);
+    if constexpr (runs == 2) ((c[r * lanes + second + l] = other[r][l]), ...);
   }
 }
 
-// c[r][lane] = (or +=) Σ_i a(r, i) b[i][lane], by a team.
-template <bool add, class T>
-KOKKOS_INLINE_FUNCTION void multiply_tile(const Member& member, const Strided<T>& a, int rows,
-                                          int inner, const T* b, T* c) {
-  constexpr int step = register_rows<T>;
-  Kokkos::parallel_for(Kokkos::TeamThreadRange(member, (rows + step - 1) / step), [&](int group) {
-    Kokkos::parallel_for(
-        Kokkos::ThreadVectorRange(member, block_lanes / lanes_per_thread), [&](const int lane) {
-          const int first = lane * lanes_per_thread;
-          int r = group * step;
-          const auto part = [&]() {
-            return Strided<T>{a.data + r * a.row_stride, a.row_stride, a.column_stride};
-          };
-          if (r + step <= rows) {
-            multiply_rows<step, add>(part(), inner, b + first, c + r * block_lanes + first);
-          } else {
-            for (; r < rows; ++r) {
-              multiply_rows<1, add>(part(), inner, b + first, c + r * block_lanes + first);
-            }
-          }
-        });
+// c[r][lane] = (or +=) Σ_i a(r, i) b[i][lane] for `lanes` lanes, by a team; `rows` is rounded up to
+// whole groups, for which a and c must have room.
+template <bool add, int lanes, class A, class T>
+KOKKOS_INLINE_FUNCTION void multiply_tile(const Member& member, const A& a, int rows, int inner,
+                                          const T* b, T* c) {
+  constexpr int group = 8, runs = on_host && lanes % (2 * run_lanes) == 0 ? 2 : 1;
+  constexpr int parts = lanes / (runs * run_lanes);
+  static_assert(lanes % run_lanes == 0);
+  Kokkos::parallel_for(Kokkos::TeamThreadRange(member, (rows + group - 1) / group), [&](int g) {
+    Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, parts), [&](const int part) {
+      const int first = part * runs * run_lanes;
+      const A rows_of_group{a.data + g * group * A::row_step};
+      multiply_rows<runs, add, lanes>(std::make_integer_sequence<int, group>(), rows_of_group,
+                                      inner, b + first, c + g * group * lanes + first);
+    });
   });
 }
 

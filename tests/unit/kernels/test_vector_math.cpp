@@ -18,6 +18,25 @@ TEST_CASE("the exponential is good to two units in the last place") {
   CHECK(worst < 1.5);
 }
 
+TEST_CASE("a power of two is good to two units in the last place") {
+  double worst = 0;
+  for (double x = -125.9; x < 127.9; x += 0.000713) {
+    const float argument = static_cast<float>(x);
+    const double exact = std::exp2(static_cast<double>(argument));
+    const float nearest = static_cast<float>(exact);
+    const double unit = std::nextafter(nearest, std::numeric_limits<float>::infinity()) - nearest;
+    worst = std::max(worst, std::abs(static_cast<double>(power_of_two(argument)) - exact) / unit);
+  }
+  CAPTURE(worst);
+  CHECK(worst < 1.5);
+  CHECK(power_of_two(0.0f) == 1.0f);
+  CHECK(power_of_two(-3.0f) == 0.125f);
+  CHECK(power_of_two(-127.0f) == 0.0f);
+  CHECK(power_of_two(-1e30f) == 0.0f);
+  CHECK(power_of_two(-std::numeric_limits<float>::infinity()) == 0.0f);
+  CHECK(std::isnan(power_of_two(std::numeric_limits<float>::quiet_NaN())));
+}
+
 TEST_CASE("the exponential at its ends") {
   constexpr float infinity = std::numeric_limits<float>::infinity();
   CHECK(exponential(0.0f) == 1.0f);
