@@ -4,6 +4,7 @@
 
 #include "app/commands.hpp"
 #include "config/deck.hpp"
+#include "model/activation_bytes.hpp"
 #include "model/arena.hpp"
 #include "model/counts.hpp"
 #include "parallel/mesh.hpp"
@@ -34,6 +35,18 @@ StateBytes state_bytes(const Config& config, const RankGrid& grid) {
     bytes.optimizer += (3 * scalar + 8) * shard;  // master weights, two moments, summed gradient
   }
   return bytes;
+}
+
+// Token statistics that the first rank holds when the last checkpoint's statistics are written, by
+// (MoE layer, token id, expert), int64: the counts, their sum over ranks, a row of the record for
+// every checkpoint, and the record's copy on its way to the file.
+double token_count_bytes(const Config& config) {
+  if (!config.statistics.token_counts) return 0;
+  const double row = 8.0 * static_cast<double>(config.moe_layers() * config.model.vocabulary) *
+                     static_cast<double>(config.moe.experts);
+  const Index every = config.checkpoint.every_steps;
+  const Index checkpoints = (config.run.steps + every - 1) / every;
+  return row * static_cast<double>(2 + 2 * checkpoints);
 }
 
 }  // namespace
@@ -68,6 +81,13 @@ Status check_command(const Config& config, const Communicator& world, int ranks)
     const StateBytes bytes = state_bytes(config, grid);
     std::printf("memory of the first rank, GiB: weights %.3f, gradient sums %.3f, optimizer %.3f\n",
                 bytes.weights / gibibyte, bytes.gradients / gibibyte, bytes.optimizer / gibibyte);
+    const auto activations = [&](const std::vector<ExchangeRows>& rows) {
+      return static_cast<double>(activation_bytes(config, grid, rows)) / gibibyte;
+    };
+    std::printf("activations of a cell there, GiB: balanced routing %.3f, worst case %.3f\n",
+                activations(balanced_rows(config, grid)), activations(most_rows(config, grid)));
+    std::printf("token statistics there at the last checkpoint, GiB: %.3f\n",
+                token_count_bytes(config) / gibibyte);
     if (config.optimizer.epsilon < 1e-12) {
       std::printf(
           "warning: optimizer.epsilon below 1e-12 is finer than the unit of gradient sums\n");

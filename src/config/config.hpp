@@ -32,6 +32,7 @@ struct ModelConfig {
   bool tie_embeddings = false;
   bool qk_norm = false;
   std::string compute_type = "fp32";
+  std::string recompute = "none";
 
   // The values that "0" stands for.
   [[nodiscard]] std::int64_t key_value_heads() const { return kv_heads == 0 ? heads : kv_heads; }

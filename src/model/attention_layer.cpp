@@ -42,28 +42,59 @@ Array2<T> by_head(const Array2<T>& a, Index head_dim) {
 }  // namespace
 
 template <class T>
-Array2<T> AttentionLayer<T>::project(Projection& projection, const DeviceCell& cell, bool rotated) {
+Array2<T> AttentionLayer<T>::take_projection(Activations& activations, Index tokens, Index width) {
+  return activations.take<T>("projection", tokens, width);  // (tokens, heads · head_dim)
+}
+
+// Rows before their norm, and in backward their gradient.
+template <class T>
+Array2<T> AttentionLayer<T>::take_unnormed(Activations& activations, Index tokens, Index width) {
+  return activations.take<T>("unnormed projection", tokens, width);  // (tokens, heads · head_dim)
+}
+
+template <class T>
+typename AttentionLayer<T>::Mixed AttentionLayer<T>::take_mixed(Activations& activations,
+                                                                Index tokens, Index width,
+                                                                Index heads) {
+  return {activations.take<T>("attention", tokens, width),
+          activations.take<T>("attention log sum", tokens, heads)};
+}
+
+template <class T>
+typename AttentionLayer<T>::Gradients AttentionLayer<T>::take_gradients(Activations& activations,
+                                                                        Index tokens, Index width,
+                                                                        Index kv_width,
+                                                                        Index heads) {
+  return {activations.take<T>("d attention", tokens, width),
+          activations.take<T>("d query", tokens, width),
+          activations.take<T>("d key", tokens, kv_width),
+          activations.take<T>("d value", tokens, kv_width),
+          activations.take<T>("attention delta", tokens, heads)};
+}
+
+template <class T>
+void AttentionLayer<T>::project(Projection& projection, const DeviceCell& cell, bool rotated) {
   const Index width = projection.weight.extent(0);
-  const Array2<T> rows = projection.rows.rows(cell.tokens, width);
+  projection.rows = take_projection(workspace_.activations, cell.tokens, width);
   if (projection.norm) {
-    const Array2<T> unnormed = projection.unnormed.rows(cell.tokens, width);
+    const Array2<T> unnormed = take_unnormed(workspace_.activations, cell.tokens, width);
     workspace_.matmul.template multiply_nt<T>(x_, projection.weight, unnormed);
-    projection.norm->forward(by_head(unnormed, head_dim_), by_head(rows, head_dim_));
+    projection.norm->forward(by_head(unnormed, head_dim_), by_head(projection.rows, head_dim_));
   } else {
-    workspace_.matmul.template multiply_nt<T>(x_, projection.weight, rows);
+    workspace_.matmul.template multiply_nt<T>(x_, projection.weight, projection.rows);
   }
-  if (rotated) kernels::rotate<T>(rows, head_dim_, cell.position, rotary_);
-  return rows;
+  if (rotated) kernels::rotate<T>(projection.rows, head_dim_, cell.position, rotary_);
 }
 
 template <class T>
 void AttentionLayer<T>::project_backward(Projection& projection, const DeviceCell& cell,
                                          const Array2<T>& gradient, bool rotated,
                                          const Array2<T>& dx, Output output) {
+  const Activations::Scope scratch(workspace_.activations);
   Array2<T> dprojected = gradient;
   if (rotated) kernels::rotate_backward<T>(gradient, head_dim_, cell.position, rotary_);
   if (projection.norm) {
-    dprojected = dunnormed_.rows(cell.tokens, gradient.extent(1));
+    dprojected = take_unnormed(workspace_.activations, cell.tokens, gradient.extent(1));
     Kokkos::deep_copy(Exec(), dprojected, T(0));
     projection.norm->backward(by_head(gradient, head_dim_), by_head(dprojected, head_dim_));
   }
@@ -75,32 +106,68 @@ template <class T>
 void AttentionLayer<T>::forward(const DeviceCell& cell, const Array2<const T>& x,
                                 const Array2<T>& y) {
   x_ = x;
-  const Array2<T> q = project(query_, cell, true);
-  const Array2<T> k = project(key_, cell, true);
-  const Array2<T> v = project(value_, cell, false);
-  const Array2<T> mixed = mixed_.rows(cell.tokens, q.extent(1));
-  kernels::attention<T>(cell.attention, q, k, v, head_dim_, scale_, mixed,
-                        log_sum_.rows(cell.tokens, heads_));
-  workspace_.matmul.template multiply_nt<T>(mixed, output_, y, Output::add);
+  project(query_, cell, true);
+  project(key_, cell, true);
+  project(value_, cell, false);
+  mixed_ = take_mixed(workspace_.activations, cell.tokens, query_.weight.extent(0), heads_);
+  kernels::attention<T>(cell.attention, query_.rows, key_.rows, value_.rows, head_dim_, scale_,
+                        mixed_.rows, mixed_.log_sum);
+  workspace_.matmul.template multiply_nt<T>(mixed_.rows, output_, y, Output::add);
 }
 
 template <class T>
 void AttentionLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy,
                                  const Array2<T>& dx) {
-  const Index tokens = cell.tokens;
-  const Index width = query_.weight.extent(0), kv_width = key_.weight.extent(0);
-  const Array2<T> q = query_.rows.rows(tokens, width), k = key_.rows.rows(tokens, kv_width),
-                  v = value_.rows.rows(tokens, kv_width), mixed = mixed_.rows(tokens, width);
-  const Array2<T> dmixed = dmixed_.rows(tokens, width), dq = dquery_.rows(tokens, width),
-                  dk = dkey_.rows(tokens, kv_width), dv = dvalue_.rows(tokens, kv_width);
-  workspace_.add_weight_gradient(dy, mixed, output_gradient_);
-  workspace_.matmul.template multiply_nn<T>(dy, output_, dmixed);
-  kernels::attention_backward<T>(cell.attention, dmixed, q, k, v, mixed,
-                                 log_sum_.rows(tokens, heads_), head_dim_, scale_,
-                                 delta_.rows(tokens, heads_), dq, dk, dv);
-  project_backward(query_, cell, dq, true, dx, Output::assign);
-  project_backward(key_, cell, dk, true, dx, Output::add);
-  project_backward(value_, cell, dv, false, dx, Output::add);
+  const Activations::Scope scratch(workspace_.activations);
+  const Gradients d = take_gradients(workspace_.activations, cell.tokens, query_.weight.extent(0),
+                                     key_.weight.extent(0), heads_);
+  workspace_.add_weight_gradient(dy, mixed_.rows, output_gradient_);
+  workspace_.matmul.template multiply_nn<T>(dy, output_, d.mixed);
+  kernels::attention_backward<T>(cell.attention, d.mixed, query_.rows, key_.rows, value_.rows,
+                                 mixed_.rows, mixed_.log_sum, head_dim_, scale_, d.delta, d.query,
+                                 d.key, d.value);
+  project_backward(query_, cell, d.query, true, dx, Output::assign);
+  project_backward(key_, cell, d.key, true, dx, Output::add);
+  project_backward(value_, cell, d.value, false, dx, Output::add);
+}
+
+template <class T>
+void AttentionLayer<T>::count_forward(Activations& activations, const ModelConfig& model,
+                                      Index tokens) {
+  const Index width = model.heads * model.head_width();
+  const Index kv_width = model.key_value_heads() * model.head_width();
+  const auto count_projection = [&](Index columns, bool normed) {
+    take_projection(activations, tokens, columns);
+    if (!normed) return;
+    take_unnormed(activations, tokens, columns);
+    Norm<T>::count_forward(activations, tokens * columns / model.head_width());
+  };
+  count_projection(width, model.qk_norm);
+  count_projection(kv_width, model.qk_norm);
+  count_projection(kv_width, false);
+  take_mixed(activations, tokens, width, model.heads);
+}
+
+template <class T>
+void AttentionLayer<T>::count_backward(Activations& activations, const ModelConfig& model,
+                                       Index tokens) {
+  const Index width = model.heads * model.head_width();
+  const Index kv_width = model.key_value_heads() * model.head_width();
+  const Activations::Scope scratch(activations);
+  take_gradients(activations, tokens, width, kv_width, model.heads);
+  Workspace<T>::count_weight_gradient(activations, model.hidden, width);
+  const auto count_projection = [&](Index columns, bool normed) {
+    const Activations::Scope inner(activations);
+    if (normed) {
+      take_unnormed(activations, tokens, columns);
+      Norm<T>::count_backward(activations, tokens * columns / model.head_width(),
+                              model.head_width());
+    }
+    Workspace<T>::count_weight_gradient(activations, columns, model.hidden);
+  };
+  count_projection(width, model.qk_norm);
+  count_projection(kv_width, model.qk_norm);
+  count_projection(kv_width, false);
 }
 
 template class AttentionLayer<float>;

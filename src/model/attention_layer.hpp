@@ -23,18 +23,35 @@ class AttentionLayer {
   // dx = the adjoint; adds the weights' gradients to their sums.
   void backward(const DeviceCell& cell, const Array2<const T>& dy, const Array2<T>& dx);
 
+  // Take from a counting stack what the above take.
+  static void count_forward(Activations& activations, const ModelConfig& model, Index tokens);
+  static void count_backward(Activations& activations, const ModelConfig& model, Index tokens);
+
  private:
   struct Projection {
     Array2<const T> weight;  // (heads · head_dim, hidden)
     kernels::GradientSum gradient;
     std::optional<Norm<T>> norm;
-    GrowingArray<T> rows{"projection"};      // (tokens, heads · head_dim), rotated
-    GrowingArray<T> unnormed{"projection"};  // the same before the norm, if there is one
+    Array2<T> rows = {};  // (tokens, heads · head_dim), rotated
   };
   Projection make_projection(const ModelConfig& model, const Parameters<T>& parameters,
                              const std::string& name);
+  struct Mixed {
+    Array2<T> rows;     // (tokens, heads · head_dim)
+    Array2<T> log_sum;  // (tokens, heads)
+  };
+  struct Gradients {
+    Array2<T> mixed, query, key, value;  // (tokens, heads · head_dim)
+    Array2<T> delta;                     // (tokens, heads)
+  };
+  static Array2<T> take_projection(Activations& activations, Index tokens, Index width);
+  static Array2<T> take_unnormed(Activations& activations, Index tokens, Index width);
+  static Mixed take_mixed(Activations& activations, Index tokens, Index width, Index heads);
+  static Gradients take_gradients(Activations& activations, Index tokens, Index width,
+                                  Index kv_width, Index heads);
+
   // Project, norm, rotate; and back.
-  Array2<T> project(Projection& projection, const DeviceCell& cell, bool rotated);
+  void project(Projection& projection, const DeviceCell& cell, bool rotated);
   void project_backward(Projection& projection, const DeviceCell& cell, const Array2<T>& gradient,
                         bool rotated, const Array2<T>& dx, kernels::Output output);
 
@@ -46,11 +63,8 @@ class AttentionLayer {
   Array2<const T> output_;  // (hidden, heads · head_dim)
   kernels::GradientSum output_gradient_;
 
-  Array2<const T> x_;                   // (tokens, hidden)
-  GrowingArray<T> mixed_{"attention"};  // (tokens, heads · head_dim)
-  GrowingArray<T> log_sum_{"attention log sum"}, delta_{"attention delta"};  // (tokens, heads)
-  GrowingArray<T> dmixed_{"d attention"}, dquery_{"d query"}, dkey_{"d key"}, dvalue_{"d value"};
-  GrowingArray<T> dunnormed_{"d unnormed"};
+  Array2<const T> x_;  // (tokens, hidden)
+  Mixed mixed_;
 };
 
 }  // namespace hearth

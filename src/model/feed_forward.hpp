@@ -18,13 +18,23 @@ class FeedForward {
   // dx += the adjoint; adds the weights' gradients to their sums.
   void backward(const Array2<const T>& dy, const Array2<T>& dx);  // (tokens, hidden)
 
+  // Take from a counting stack what the above take.
+  static void count_forward(Activations& activations, Index tokens, Index ffn);
+  static void count_backward(Activations& activations, Index tokens, Index hidden, Index ffn);
+
  private:
+  struct Kept {
+    Array2<T> gate, up;  // (tokens, ffn)
+  };
+  static Kept take_kept(Activations& activations, Index tokens, Index ffn);
+  static Array2<T> take_inner(Activations& activations, Index tokens, Index ffn);
+
   Workspace<T>& workspace_;
   Array2<const T> gate_, up_, down_;  // (ffn, hidden), (ffn, hidden), (hidden, ffn)
   kernels::GradientSum gate_gradient_, up_gradient_, down_gradient_;
 
-  Array2<const T> x_;                                  // (tokens, hidden)
-  GrowingArray<T> gate_rows_{"gate"}, up_rows_{"up"};  // (tokens, ffn)
+  Array2<const T> x_;  // (tokens, hidden)
+  Kept kept_;
 };
 
 }  // namespace hearth

@@ -34,54 +34,117 @@ MoeLayer<T>::MoeLayer(const Config& config, const Parameters<T>& parameters,
 }
 
 template <class T>
+typename MoeLayer<T>::Routing MoeLayer<T>::take_routing(Activations& activations,
+                                                        const MoeConfig& moe, Index tokens) {
+  return {activations.take<T>("router probability", tokens, moe.experts),
+          activations.take<T>("router gates", tokens, moe.top_k),
+          activations.take<int>("positions", tokens, moe.top_k),
+          activations.take<T>("router log sum", tokens)};
+}
+
+template <class T>
+typename MoeLayer<T>::Rows MoeLayer<T>::take_rows(Activations& activations,
+                                                  const ExchangeRows& rows, Index hidden,
+                                                  Index ffn) {
+  return {activations.take<T>("received rows", rows.received, hidden),
+          activations.take<T>("returned rows", rows.sent, hidden),
+          activations.take<T>("expert gate", rows.received, ffn),
+          activations.take<T>("expert up", rows.received, ffn)};
+}
+
+template <class T>
+typename MoeLayer<T>::RouterScratch MoeLayer<T>::take_router_scratch(Activations& activations,
+                                                                     const MoeConfig& moe,
+                                                                     Index tokens) {
+  const Index blocks = kernels::row_blocks(tokens);
+  return {take_router_logits(activations, moe, tokens),
+          activations.take<int>("partial counts", blocks, moe.experts),
+          activations.take<double>("partial router sums", blocks, moe.experts + 2)};
+}
+
+template <class T>
+Array2<T> MoeLayer<T>::take_router_logits(Activations& activations, const MoeConfig& moe,
+                                          Index tokens) {
+  return activations.take<T>("router logits", tokens, moe.experts);  // (tokens, experts)
+}
+
+template <class T>
+Array2<T> MoeLayer<T>::take_sent(Activations& activations, Index rows, Index hidden) {
+  return activations.take<T>("sent rows", rows, hidden);  // (sent, hidden)
+}
+
+template <class T>
+Array2<T> MoeLayer<T>::take_outputs(Activations& activations, Index rows, Index hidden) {
+  return activations.take<T>("expert outputs", rows, hidden);  // (received, hidden)
+}
+
+template <class T>
+Array2<T> MoeLayer<T>::take_inner(Activations& activations, Index rows, Index ffn) {
+  return activations.take<T>("expert inner", rows, ffn);  // (received, ffn)
+}
+
+template <class T>
+Array2<T> MoeLayer<T>::take_gate_gradient(Activations& activations, const MoeConfig& moe,
+                                          Index tokens) {
+  return activations.take<T>("d gates", tokens, moe.top_k);  // (tokens, k)
+}
+
+template <class T>
+Array1<T> MoeLayer<T>::take_stack_gradient(Activations& activations, Index elements) {
+  return activations.take<T>("expert weight gradient", elements);  // (local_experts · stride)
+}
+
+template <class T>
 void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const Array2<const T>& x,
-                          const Array2<T>& y, StepSums* sums, IntervalCounts* counts) {
+                          const Array2<T>& y, const Array2<int>& choice, StepSums* sums,
+                          IntervalCounts* counts) {
   x_ = x;
+  choice_ = choice;
+  Activations& activations = workspace_.activations;
   const Index hidden = x.extent(1);
   {
     const auto phase = workspace_.timers.phase("router");
     choose_experts(cell, step, sums, counts);
   }
   plan_exchange(cell.tokens);
-  const Array2<T> sent = sent_.rows(route_.sent, hidden);
-  const Array2<T> received = received_.rows(route_.received, hidden);
-  const Array2<T> outputs = outputs_.rows(route_.received, hidden);
-  const Array2<T> returned = returned_.rows(route_.sent, hidden);
+  rows_ = take_rows(activations, exchange_rows(), hidden, gate_.stack.rows);
   {
     const auto phase = workspace_.timers.phase("dispatch");
-    kernels::dispatch<T>(x, choice_, position_, segment_begin_, count_, sent);
-    exchange_.template all_to_all<T>(sent, route_.sent_rows, received, route_.received_rows);
+    const Activations::Scope scratch(activations);
+    const Array2<T> sent = take_sent(activations, route_.sent, hidden);
+    kernels::dispatch<T>(x, choice_, routing_.position, segment_begin_, count_, sent);
+    exchange_.template all_to_all<T>(sent, route_.sent_rows, rows_.received, route_.received_rows);
   }
   if (shared_) {
     const auto phase = workspace_.timers.phase("shared expert");
     shared_->forward(x, y);
   }
+  const Activations::Scope scratch(activations);
+  const Array2<T> outputs = take_outputs(activations, route_.received, hidden);
   {
     const auto phase = workspace_.timers.phase("experts");
-    run_experts();
+    run_experts(outputs);
   }
   const auto phase = workspace_.timers.phase("combine");
-  exchange_.template all_to_all<T>(outputs, route_.received_rows, returned, route_.sent_rows);
-  kernels::combine<T>(returned, choice_, position_, segment_begin_, gate_value_, y);
+  exchange_.template all_to_all<T>(outputs, route_.received_rows, rows_.returned, route_.sent_rows);
+  kernels::combine<T>(rows_.returned, choice_, routing_.position, segment_begin_,
+                      routing_.gate_value, y);
 }
 
 template <class T>
 void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
                                  IntervalCounts* counts) {
-  const Index tokens = cell.tokens, experts = moe_.experts, k = moe_.top_k;
-  const Array2<T> logits = logits_.rows(tokens, experts);
-  workspace_.matmul.template multiply_nt<T>(x_, router_, logits);
-  probability_ = probability_rows_.rows(tokens, experts);
-  choice_ = choice_rows_.rows(tokens, k);
-  position_ = position_rows_.rows(tokens, k);
-  gate_value_ = gate_rows_.rows(tokens, k);
-  const Array1<T> log_sum(log_sum_.rows(tokens, 1).data(), tokens);
-  kernels::route_top_k<T>(logits, probability_, choice_, gate_value_, log_sum);
-  const Index blocks = kernels::row_blocks(tokens);
-  kernels::count_copies(choice_, partial_counts_.rows(blocks, experts), count_, position_);
+  const Index tokens = cell.tokens, k = moe_.top_k;
+  routing_ = take_routing(workspace_.activations, moe_, tokens);
+  const Activations::Scope scope(workspace_.activations);
+  const RouterScratch scratch = take_router_scratch(workspace_.activations, moe_, tokens);
+  workspace_.matmul.template multiply_nt<T>(x_, router_, scratch.logits);
+  kernels::route_top_k<T>(scratch.logits, routing_.probability, choice_, routing_.gate_value,
+                          routing_.log_sum);
+  kernels::count_copies(choice_, scratch.partial_counts, count_, routing_.position);
   if (sums == nullptr) return;
 
-  kernels::sum_router<T>(probability_, log_sum, partial_sums_.rows(blocks, experts + 2),
+  kernels::sum_router<T>(routing_.probability, routing_.log_sum, scratch.partial_sums,
                          router_sums_);
   loss_scale_ = {moe_.balance_loss, moe_.z_loss, static_cast<double>(tokens),
                  static_cast<double>(step.tokens), static_cast<double>(k)};
@@ -160,25 +223,22 @@ std::vector<Segment> MoeLayer<T>::all_segments() const {
 }
 
 template <class T>
-void MoeLayer<T>::run_experts() {
-  const Index rows = route_.received, hidden = x_.extent(1), ffn = gate_.stack.rows;
-  const Array2<T> x = received_.rows(rows, hidden), y = outputs_.rows(rows, hidden);
-  const Array2<T> gate = expert_gate_.rows(rows, ffn), up = expert_up_.rows(rows, ffn);
-  const Array2<T> inner = workspace_.inner.rows(rows, ffn);
+void MoeLayer<T>::run_experts(const Array2<T>& y) {
+  const Activations::Scope scratch(workspace_.activations);
+  const Array2<T> inner = take_inner(workspace_.activations, route_.received, gate_.stack.rows);
   const std::vector<Segment> segments = all_segments();
   kernels::Matmul& matmul = workspace_.matmul;
-  matmul.template grouped_nt<T>(x, gate_.stack, gate, segments);
-  matmul.template grouped_nt<T>(x, up_.stack, up, segments);
-  kernels::swiglu<T>(gate, up, inner);
+  matmul.template grouped_nt<T>(rows_.received, gate_.stack, rows_.gate, segments);
+  matmul.template grouped_nt<T>(rows_.received, up_.stack, rows_.up, segments);
+  kernels::swiglu<T>(rows_.gate, rows_.up, inner);
   matmul.template grouped_nt<T>(inner, down_.stack, y, segments);
 }
 
 template <class T>
 void MoeLayer<T>::run_experts_backward(const Array2<const T>& dy, const Array2<T>& dx) {
-  const Index rows = route_.received, hidden = x_.extent(1), ffn = gate_.stack.rows;
-  const Array2<T> x = received_.rows(rows, hidden);
-  const Array2<T> gate = expert_gate_.rows(rows, ffn), up = expert_up_.rows(rows, ffn);
-  const Array2<T> inner = workspace_.inner.rows(rows, ffn);
+  const Activations::Scope scope(workspace_.activations);
+  const Array2<T> inner = take_inner(workspace_.activations, route_.received, gate_.stack.rows);
+  const Array2<T> x = rows_.received, gate = rows_.gate, up = rows_.up;
   const std::vector<Segment> segments = all_segments();
   kernels::Matmul& matmul = workspace_.matmul;
 
@@ -187,7 +247,8 @@ void MoeLayer<T>::run_experts_backward(const Array2<const T>& dy, const Array2<T
                                        const ExpertWeights<T>& weights) {
     const kernels::MatrixStack<const T>& shape = weights.stack;
     const Index elements = weights.gradient.sum.extent(0);
-    const Array2<T> scratch = workspace_.weight_gradient.rows(1, elements);
+    const Activations::Scope inner_scope(workspace_.activations);
+    const Array1<T> scratch = take_stack_gradient(workspace_.activations, elements);
     if (shape.stride != shape.rows * shape.columns) Kokkos::deep_copy(Exec(), scratch, T(0));
     const kernels::MatrixStack<T> dw{scratch.data(), shape.stride, shape.rows, shape.columns};
     for (const auto& cell_segments : route_.segments) {
@@ -195,7 +256,7 @@ void MoeLayer<T>::run_experts_backward(const Array2<const T>& dy, const Array2<T
       for (const Segment& segment : cell_segments) cell_rows += segment.rows;
       if (cell_rows == 0) continue;
       matmul.template grouped_tn<T>(d_out, in, dw, cell_segments);
-      kernels::add_gradient<T>(Array1<const T>(scratch.data(), elements), weights.gradient);
+      kernels::add_gradient<T>(scratch, weights.gradient);
     }
   };
 
@@ -212,28 +273,28 @@ void MoeLayer<T>::run_experts_backward(const Array2<const T>& dy, const Array2<T
 template <class T>
 void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, const Array2<T>& dx) {
   const Index tokens = cell.tokens, hidden = x_.extent(1);
-  const Array2<T> dgate = dgate_.rows(tokens, moe_.top_k);
-  const Array2<T> returned = returned_.rows(route_.sent, hidden);
-  const Array2<T> doutputs = outputs_.rows(route_.received, hidden);
-  const Array2<T> dsent = sent_.rows(route_.sent, hidden);
-  const Array2<T> dinputs = workspace_.expert_gradient.rows(route_.received, hidden);
+  Activations& activations = workspace_.activations;
+  const Activations::Scope scratch(activations);
+  const Array2<T> dgate = take_gate_gradient(activations, moe_, tokens);
+  // Of the experts' outputs, then of their inputs.
+  const Array2<T> drows = take_outputs(activations, route_.received, hidden);
   {
     const auto phase = workspace_.timers.phase("combine backward");
     // The returned outputs become their gradients.
-    kernels::combine_backward<T>(dy, returned, choice_, position_, segment_begin_, count_,
-                                 gate_value_, returned, dgate);
-    exchange_.template all_to_all<T>(returned, route_.sent_rows, doutputs, route_.received_rows);
+    kernels::combine_backward<T>(dy, rows_.returned, choice_, routing_.position, segment_begin_,
+                                 count_, routing_.gate_value, rows_.returned, dgate);
+    exchange_.template all_to_all<T>(rows_.returned, route_.sent_rows, drows, route_.received_rows);
   }
   {
     const auto phase = workspace_.timers.phase("experts backward");
-    run_experts_backward(doutputs, dinputs);
+    run_experts_backward(drows, drows);
   }
   {
     const auto phase = workspace_.timers.phase("router backward");
-    const Array2<T> dlogits = logits_.rows(tokens, moe_.experts);
-    kernels::route_top_k_backward<T>(dgate, probability_, choice_,
-                                     Array1<const T>(log_sum_.rows(tokens, 1).data(), tokens),
-                                     slope_, kernels::z_slope(loss_scale_), dlogits);
+    const Activations::Scope scope(activations);
+    const Array2<T> dlogits = take_router_logits(activations, moe_, tokens);
+    kernels::route_top_k_backward<T>(dgate, routing_.probability, choice_, routing_.log_sum, slope_,
+                                     kernels::z_slope(loss_scale_), dlogits);
     workspace_.add_weight_gradient(dlogits, x_, router_gradient_);
     workspace_.matmul.template multiply_nn<T>(dlogits, router_, dx);
   }
@@ -242,8 +303,55 @@ void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, co
     shared_->backward(dy, dx);
   }
   const auto phase = workspace_.timers.phase("dispatch backward");
-  exchange_.template all_to_all<T>(dinputs, route_.received_rows, dsent, route_.sent_rows);
-  kernels::dispatch_backward<T>(dsent, choice_, position_, segment_begin_, dx);
+  // The rows that were sent get the place of those that were returned.
+  const Array2<T> dsent = rows_.returned;
+  exchange_.template all_to_all<T>(drows, route_.received_rows, dsent, route_.sent_rows);
+  kernels::dispatch_backward<T>(dsent, choice_, routing_.position, segment_begin_, dx);
+}
+
+template <class T>
+void MoeLayer<T>::count_forward(Activations& activations, const Config& config, Index tokens,
+                                const ExchangeRows& rows) {
+  const MoeConfig& moe = config.moe;
+  const Index hidden = config.model.hidden;
+  take_routing(activations, moe, tokens);
+  {
+    const Activations::Scope scope(activations);
+    take_router_scratch(activations, moe, tokens);
+  }
+  take_rows(activations, rows, hidden, moe.expert_ffn);
+  {
+    const Activations::Scope scope(activations);
+    take_sent(activations, rows.sent, hidden);
+  }
+  if (moe.shared_ffn > 0) FeedForward<T>::count_forward(activations, tokens, moe.shared_ffn);
+  const Activations::Scope scope(activations);
+  take_outputs(activations, rows.received, hidden);
+  take_inner(activations, rows.received, moe.expert_ffn);
+}
+
+template <class T>
+void MoeLayer<T>::count_backward(Activations& activations, const Config& config, Index tokens,
+                                 const ExchangeRows& rows, Index local_experts) {
+  const MoeConfig& moe = config.moe;
+  const Index hidden = config.model.hidden;
+  const Activations::Scope scope(activations);
+  take_gate_gradient(activations, moe, tokens);
+  take_outputs(activations, rows.received, hidden);
+  {
+    const Activations::Scope inner(activations);
+    take_inner(activations, rows.received, moe.expert_ffn);
+    const Index stride = kernels::whole_blocks(moe.expert_ffn * hidden) * kernels::block_elements;
+    take_stack_gradient(activations, local_experts * stride);
+  }
+  {
+    const Activations::Scope inner(activations);
+    take_router_logits(activations, moe, tokens);
+    Workspace<T>::count_weight_gradient(activations, moe.experts, hidden);
+  }
+  if (moe.shared_ffn > 0) {
+    FeedForward<T>::count_backward(activations, tokens, hidden, moe.shared_ffn);
+  }
 }
 
 template class MoeLayer<float>;

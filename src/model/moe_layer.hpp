@@ -12,6 +12,12 @@
 
 namespace hearth {
 
+// Token copies of one pass, padding included.
+struct ExchangeRows {
+  Index sent = 0;      // of this rank's cell, to all experts
+  Index received = 0;  // of all cells of the exchange, for this rank's experts
+};
+
 template <class T>
 class MoeLayer {
  public:
@@ -21,15 +27,24 @@ class MoeLayer {
            Workspace<T>& workspace);
 
   // y += Σ gate · expert(x) + shared(x). Every rank of the exchange calls it, also with no tokens.
-  // With `sums`, losses and statistics are recorded there. x must live until backward.
+  // `choice` gets the experts chosen, ascending. With `sums`, losses and statistics are recorded
+  // there. x and choice must live until backward, which may follow a second forward pass of the
+  // same cell without `sums`.
   void forward(const DeviceCell& cell, const StepTokens& step, const Array2<const T>& x,
-               const Array2<T>& y, StepSums* sums, IntervalCounts* counts);
+               const Array2<T>& y, const Array2<int>& choice,  // (tokens, k)
+               StepSums* sums, IntervalCounts* counts);
 
   // dx = the adjoint, balance and z losses included; adds the weights' gradients to their sums.
   void backward(const DeviceCell& cell, const Array2<const T>& dy, const Array2<T>& dx);
 
-  // The experts chosen in the last forward pass, ascending.                 (tokens, k)
-  [[nodiscard]] const Array2<int>& choice() const { return choice_; }
+  // Rows of the last forward pass.
+  [[nodiscard]] ExchangeRows exchange_rows() const { return {route_.sent, route_.received}; }
+
+  // Take from a counting stack what the above take.
+  static void count_forward(Activations& activations, const Config& config, Index tokens,
+                            const ExchangeRows& rows);
+  static void count_backward(Activations& activations, const Config& config, Index tokens,
+                             const ExchangeRows& rows, Index local_experts);
 
  private:
   // Where the copies of the last forward pass went.
@@ -39,10 +54,40 @@ class MoeLayer {
     Index sent = 0, received = 0;                         // sums of the above
   };
 
+  // Kept for backward.
+  struct Routing {
+    Array2<T> probability;  // (tokens, experts)
+    Array2<T> gate_value;   // (tokens, k)
+    Array2<int> position;   // (tokens, k)
+    Array1<T> log_sum;      // (tokens)
+  };
+  struct Rows {
+    Array2<T> received, returned;  // (received, hidden), (sent, hidden)
+    Array2<T> gate, up;            // (received, ffn)
+  };
+  // Not kept.
+  struct RouterScratch {
+    Array2<T> logits;             // (tokens, experts)
+    Array2<int> partial_counts;   // (row blocks, experts)
+    Array2<double> partial_sums;  // (row blocks, experts + 2)
+  };
+  static Routing take_routing(Activations& activations, const MoeConfig& moe, Index tokens);
+  static Rows take_rows(Activations& activations, const ExchangeRows& rows, Index hidden,
+                        Index ffn);
+  static RouterScratch take_router_scratch(Activations& activations, const MoeConfig& moe,
+                                           Index tokens);
+  static Array2<T> take_router_logits(Activations& activations, const MoeConfig& moe, Index tokens);
+  static Array2<T> take_sent(Activations& activations, Index rows, Index hidden);
+  static Array2<T> take_outputs(Activations& activations, Index rows, Index hidden);
+  static Array2<T> take_inner(Activations& activations, Index rows, Index ffn);
+  static Array2<T> take_gate_gradient(Activations& activations, const MoeConfig& moe, Index tokens);
+  static Array1<T> take_stack_gradient(Activations& activations, Index elements);
+
   void choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
                       IntervalCounts* counts);
   void plan_exchange(Index tokens);
-  void run_experts();
+  void run_experts(const Array2<T>& y);
+  // `dx` may be `dy`.
   void run_experts_backward(const Array2<const T>& dy, const Array2<T>& dx);
   [[nodiscard]] std::vector<kernels::Segment> all_segments() const;
 
@@ -59,19 +104,13 @@ class MoeLayer {
 
   Array2<const T> x_;  // (tokens, hidden)
   kernels::RouterLossScale loss_scale_{};
-  Array2<int> choice_, position_;       // (tokens, k)
-  Array1<int> count_, segment_begin_;   // (experts)
-  Array2<T> probability_, gate_value_;  // (tokens, experts), (tokens, k)
-  Array1<double> slope_;                // (experts)
+  Array2<int> choice_;                 // (tokens, k)
+  Array1<int> count_, segment_begin_;  // (experts)
+  Array1<double> slope_;               // (experts)
   kernels::RouterSums router_sums_;
   Route route_;
-  GrowingArray<int> choice_rows_{"choice"}, position_rows_{"position"}, partial_counts_{"partial"};
-  GrowingArray<T> logits_{"router logits"}, probability_rows_{"probability"}, gate_rows_{"gates"},
-      log_sum_{"router log sum"}, dgate_{"d gates"};
-  GrowingArray<double> partial_sums_{"partial sums"};
-  GrowingArray<T> sent_{"sent rows"}, received_{"received rows"};  // (rows, hidden)
-  GrowingArray<T> returned_{"returned rows"}, outputs_{"expert outputs"};
-  GrowingArray<T> expert_gate_{"expert gate"}, expert_up_{"expert up"};  // (rows, ffn)
+  Routing routing_;
+  Rows rows_;
 };
 
 }  // namespace hearth

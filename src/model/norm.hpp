@@ -20,32 +20,47 @@ class Norm {
   // y = norm(x) · weight; x must live until backward.
   void forward(const Array2<const T>& x, const Array2<T>& y) {  // (rows, width)
     x_ = x;
-    kernels::rms_norm<T>(x, weight_, epsilon_, y, inverse_rms());
+    inverse_rms_ = take_inverse_rms(workspace_.activations, x.extent(0));
+    kernels::rms_norm<T>(x, weight_, epsilon_, y, inverse_rms_);
   }
 
   // dx += the adjoint; adds the weight's gradient to its sum.
   void backward(const Array2<const T>& dy, const Array2<T>& dx) {  // (rows, width)
     if (dy.extent(0) == 0) return;
-    const Index width = dy.extent(1);
-    const Array2<T> partial =
-        workspace_.norm_partial.rows(kernels::row_blocks(dy.extent(0)), width);
-    const Array2<T> dw = workspace_.weight_gradient.rows(1, width);
-    const Array1<T> dweight(dw.data(), width);
-    kernels::rms_norm_backward<T>(dy, x_, weight_, inverse_rms(), dx, dweight, partial);
-    kernels::add_gradient<T>(dweight, gradient_);
+    const Activations::Scope scratch(workspace_.activations);
+    const Scratch s = take_scratch(workspace_.activations, dy.extent(0), dy.extent(1));
+    kernels::rms_norm_backward<T>(dy, x_, weight_, inverse_rms_, dx, s.dweight, s.partial);
+    kernels::add_gradient<T>(s.dweight, gradient_);
+  }
+
+  // Take from a counting stack what the above take.
+  static void count_forward(Activations& activations, Index rows) {
+    take_inverse_rms(activations, rows);
+  }
+  static void count_backward(Activations& activations, Index rows, Index width) {
+    const Activations::Scope scratch(activations);
+    take_scratch(activations, rows, width);
   }
 
  private:
-  Array1<T> inverse_rms() {
-    return Array1<T>(inverse_rms_.rows(x_.extent(0), 1).data(), x_.extent(0));
+  struct Scratch {
+    Array2<T> partial;  // (row blocks, width)
+    Array1<T> dweight;  // (width)
+  };
+  static Array1<T> take_inverse_rms(Activations& activations, Index rows) {
+    return activations.take<T>("inverse rms", rows);  // (rows)
+  }
+  static Scratch take_scratch(Activations& activations, Index rows, Index width) {
+    return {activations.take<T>("norm partial", kernels::row_blocks(rows), width),
+            activations.take<T>("norm gradient", width)};
   }
 
   Workspace<T>& workspace_;
   Array1<const T> weight_;  // (width)
   kernels::GradientSum gradient_;
   double epsilon_;
-  Array2<const T> x_;                           // (rows, width)
-  GrowingArray<T> inverse_rms_{"inverse rms"};  // (rows)
+  Array2<const T> x_;      // (rows, width)
+  Array1<T> inverse_rms_;  // (rows)
 };
 
 }  // namespace hearth

@@ -1,5 +1,8 @@
 #include "model/transformer.hpp"
 
+#include <algorithm>
+
+#include "base/error.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/embedding.hpp"
 #include "kernels/statistics.hpp"
@@ -28,6 +31,8 @@ Transformer<T>::Transformer(const Config& config, const Parameters<T>& parameter
                             const DeviceExchange& exchange, kernels::Matmul& matmul,
                             PhaseTimers& timers)
     : model_(config.model),
+      moe_(config.moe),
+      keep_(config.model.recompute == "block" ? Keep::inputs : Keep::all),
       workspace_{matmul, timers},
       rotary_(model_.sequence_length, model_.head_width(), model_.rotary_base),
       embedding_(parameters.matrix("embedding/weight")),
@@ -42,7 +47,8 @@ Transformer<T>::Transformer(const Config& config, const Parameters<T>& parameter
         {Norm<T>(parameters, name + "attention_norm/weight", model_.norm_epsilon, workspace_),
          AttentionLayer<T>(model_, parameters, name + "attention/", rotary_, workspace_),
          Norm<T>(parameters, name + "feed_forward_norm/weight", model_.norm_epsilon, workspace_),
-         {}});
+         {},
+         text("layer ", layer)});
     if (config.is_moe_layer(layer)) {
       blocks_.back().feed_forward =
           std::make_unique<MoeLayer<T>>(config, parameters, name, layer - config.moe.dense_layers,
@@ -55,46 +61,109 @@ Transformer<T>::Transformer(const Config& config, const Parameters<T>& parameter
 }
 
 template <class T>
-Array2<T> Transformer<T>::forward(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
-                                  IntervalCounts* counts) {
-  Array2<T> x = embedded_.rows(cell.tokens, model_.hidden);
+Array2<T> Transformer<T>::take_stream(Activations& activations, const ModelConfig& model,
+                                      Index tokens) {
+  return activations.take<T>("residual stream", tokens, model.hidden);  // (tokens, hidden)
+}
+
+template <class T>
+Array2<int> Transformer<T>::take_choice(Activations& activations, const MoeConfig& moe,
+                                        Index tokens) {
+  return activations.take<int>("choice", tokens, moe.top_k);  // (tokens, k)
+}
+
+template <class T>
+typename Transformer<T>::Stream Transformer<T>::take_block(Activations& activations,
+                                                           const ModelConfig& model, Index tokens) {
+  return {activations.take<T>("attention input", tokens, model.hidden),
+          activations.take<T>("stream after attention", tokens, model.hidden),
+          activations.take<T>("feed-forward input", tokens, model.hidden)};
+}
+
+template <class T>
+Array1<double> Transformer<T>::take_loss(Activations& activations, Index tokens) {
+  return activations.take<double>("token loss", tokens);  // (tokens)
+}
+
+template <class T>
+Array2<T> Transformer<T>::take_logits(Activations& activations, const ModelConfig& model,
+                                      Index tokens) {
+  // (rows of a chunk, vocabulary)
+  return activations.take<T>("logits", std::min(tokens, head_chunk_rows), model.vocabulary);
+}
+
+template <class T>
+typename Transformer<T>::Gradients Transformer<T>::take_gradients(Activations& activations,
+                                                                  const ModelConfig& model,
+                                                                  Index tokens) {
+  return {take_loss(activations, tokens), activations.take<T>("d normed", tokens, model.hidden),
+          activations.take<T>("d residual stream", tokens, model.hidden)};
+}
+
+template <class T>
+typename Transformer<T>::Head Transformer<T>::take_head(Activations& activations,
+                                                        const ModelConfig& model, Index tokens) {
+  return {take_logits(activations, model, tokens),
+          Workspace<T>::take_weight_gradient(activations, model.vocabulary, model.hidden)};
+}
+
+template <class T>
+Array2<T> Transformer<T>::forward(const DeviceCell& cell, const StepTokens& step, Keep keep,
+                                  StepSums* sums, IntervalCounts* counts) {
+  Activations& activations = workspace_.activations;
+  activations.clear();
+  activations.enter("embedding");
+  Array2<T> x = take_stream(activations, model_, cell.tokens);
   kernels::embed<T>(embedding_, cell.token, x);
   for (Block& block : blocks_) {
-    forward(block, cell, step, x, sums, counts);
-    x = block.output.rows(cell.tokens, model_.hidden);
+    activations.enter(block.place);
+    block.input = x;
+    block.output = take_stream(activations, model_, cell.tokens);
+    if (block.feed_forward.index() == 1) {
+      block.choice = take_choice(activations, moe_, cell.tokens);
+    }
+    const Activations::Mark inside = activations.mark();
+    forward(block, cell, step, sums, counts);
+    if (keep == Keep::inputs) activations.release(inside);
+    x = block.output;
   }
-  const Array2<T> normed = normed_.rows(cell.tokens, model_.hidden);
+  activations.enter("head");
+  const Array2<T> normed = take_stream(activations, model_, cell.tokens);
   final_norm_.forward(x, normed);
   return normed;
 }
 
 template <class T>
 void Transformer<T>::forward(Block& block, const DeviceCell& cell, const StepTokens& step,
-                             const Array2<const T>& x, StepSums* sums, IntervalCounts* counts) {
-  const Index tokens = cell.tokens, hidden = model_.hidden;
-  const Array2<T> middle = block.middle.rows(tokens, hidden);
-  const Array2<T> output = block.output.rows(tokens, hidden);
+                             StepSums* sums, IntervalCounts* counts) {
+  const Stream stream = take_block(workspace_.activations, model_, cell.tokens);
   {
     const auto phase = workspace_.timers.phase("attention");
-    const Array2<T> normed = block.attention_input.rows(tokens, hidden);
-    block.attention_norm.forward(x, normed);
-    Kokkos::deep_copy(Exec(), middle, x);
-    block.attention.forward(cell, normed, middle);
+    block.attention_norm.forward(block.input, stream.attention_input);
+    Kokkos::deep_copy(Exec(), stream.middle, block.input);
+    block.attention.forward(cell, stream.attention_input, stream.middle);
   }
   const auto phase = workspace_.timers.phase("feed-forward");
-  const Array2<T> normed = block.feed_forward_input.rows(tokens, hidden);
-  block.feed_forward_norm.forward(middle, normed);
-  Kokkos::deep_copy(Exec(), output, middle);
+  block.feed_forward_norm.forward(stream.middle, stream.feed_forward_input);
+  Kokkos::deep_copy(Exec(), block.output, stream.middle);
   if (auto* dense = std::get_if<std::unique_ptr<FeedForward<T>>>(&block.feed_forward)) {
-    (*dense)->forward(normed, output);
+    (*dense)->forward(stream.feed_forward_input, block.output);
   } else {
-    std::get<1>(block.feed_forward)->forward(cell, step, normed, output, sums, counts);
+    std::get<1>(block.feed_forward)
+        ->forward(cell, step, stream.feed_forward_input, block.output, block.choice, sums, counts);
   }
 }
 
 template <class T>
-void Transformer<T>::backward(Block& block, const DeviceCell& cell, const Array2<T>& dx) {
-  const Array2<T> dnormed = dnormed_.rows(cell.tokens, model_.hidden);
+void Transformer<T>::backward(Block& block, const DeviceCell& cell, const StepTokens& step,
+                              const Gradients& gradients) {
+  const Activations::Scope scope(workspace_.activations);
+  workspace_.activations.enter(block.place);
+  if (keep_ == Keep::inputs) {
+    const auto phase = workspace_.timers.phase("forward again");
+    forward(block, cell, step, nullptr, nullptr);
+  }
+  const Array2<T> dx = gradients.residual, dnormed = gradients.normed;
   {
     const auto phase = workspace_.timers.phase("feed-forward backward");
     if (auto* dense = std::get_if<std::unique_ptr<FeedForward<T>>>(&block.feed_forward)) {
@@ -113,17 +182,21 @@ void Transformer<T>::backward(Block& block, const DeviceCell& cell, const Array2
 template <class T>
 void Transformer<T>::train(const DeviceCell& cell, const StepTokens& step, StepSums& sums,
                            IntervalCounts* counts) {
-  const Array2<T> normed = forward(cell, step, &sums, counts);
-  const Array2<T> dnormed = dnormed_.rows(cell.tokens, model_.hidden);
-  const Array1<double> loss(token_loss_.rows(cell.tokens, 1).data(), cell.tokens);
+  const Array2<T> normed = forward(cell, step, keep_, &sums, counts);
+  Activations& activations = workspace_.activations;
+  const Gradients gradients = take_gradients(activations, model_, cell.tokens);
+  const Array2<T> dnormed = gradients.normed, dx = gradients.residual;
+  const Array1<double> loss = gradients.loss;
   {
     const auto phase = workspace_.timers.phase("head");
-    const Array2<T> dhead = workspace_.weight_gradient.rows(model_.vocabulary, model_.hidden);
+    const Activations::Scope scope(activations);
+    const Head head = take_head(activations, model_, cell.tokens);
+    const Array2<T> dhead = head.weight;
     const double scale = 1.0 / static_cast<double>(step.targets);
     kernels::Matmul& matmul = workspace_.matmul;
     for_chunks(cell.tokens, [&](Index begin, Index end) {
       const Array2<T> x = rows_of(normed, begin, end);
-      const Array2<T> logits = logits_.rows(end - begin, model_.vocabulary);
+      const Array2<T> logits = first_rows(head.logits, end - begin);
       matmul.template multiply_nt<T>(x, head_, logits);
       kernels::cross_entropy_with_gradient<T>(logits, run_of(cell.target, begin, end), scale,
                                               run_of(loss, begin, end));
@@ -137,19 +210,22 @@ void Transformer<T>::train(const DeviceCell& cell, const StepTokens& step, StepS
     kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, loss,
                           sums.loss(sums.values()), sums.tokens(sums.values()));
   }
-  const Array2<T> dx = stream_.rows(cell.tokens, model_.hidden);
   Kokkos::deep_copy(Exec(), dx, T(0));
   final_norm_.backward(dnormed, dx);
-  for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) backward(*block, cell, dx);
+  for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) {
+    backward(*block, cell, step, gradients);
+  }
   kernels::embed_backward<T>(dx, cell.token, cell.order, cell.run_begin, embedding_gradient_);
 }
 
 template <class T>
 Array1<const double> Transformer<T>::evaluate(const DeviceCell& cell) {
-  const Array2<T> normed = forward(cell, {}, nullptr, nullptr);
-  const Array1<double> loss(token_loss_.rows(cell.tokens, 1).data(), cell.tokens);
+  const Array2<T> normed = forward(cell, {}, Keep::inputs, nullptr, nullptr);
+  const Array1<double> loss = take_loss(workspace_.activations, cell.tokens);
+  const Activations::Scope scope(workspace_.activations);
+  const Array2<T> chunk = take_logits(workspace_.activations, model_, cell.tokens);
   for_chunks(cell.tokens, [&](Index begin, Index end) {
-    const Array2<T> logits = logits_.rows(end - begin, model_.vocabulary);
+    const Array2<T> logits = first_rows(chunk, end - begin);
     workspace_.matmul.template multiply_nt<T>(rows_of(normed, begin, end), head_, logits);
     kernels::cross_entropy<T>(logits, run_of(cell.target, begin, end), run_of(loss, begin, end));
   });
@@ -160,11 +236,70 @@ template <class T>
 std::vector<Array2<const int>> Transformer<T>::choices() const {
   std::vector<Array2<const int>> choices;
   for (const Block& block : blocks_) {
-    if (const auto* moe = std::get_if<std::unique_ptr<MoeLayer<T>>>(&block.feed_forward)) {
-      choices.push_back((*moe)->choice());
-    }
+    if (block.feed_forward.index() == 1) choices.push_back(block.choice);
   }
   return choices;
+}
+
+template <class T>
+std::vector<ExchangeRows> Transformer<T>::exchange_rows() const {
+  std::vector<ExchangeRows> rows;
+  for (const Block& block : blocks_) {
+    if (const auto* moe = std::get_if<std::unique_ptr<MoeLayer<T>>>(&block.feed_forward)) {
+      rows.push_back((*moe)->exchange_rows());
+    }
+  }
+  return rows;
+}
+
+template <class T>
+void Transformer<T>::count_train(Activations& activations, const Config& config, Index tokens,
+                                 const std::vector<ExchangeRows>& rows, Index local_experts) {
+  const ModelConfig& model = config.model;
+  const MoeConfig& moe = config.moe;
+  const bool again = model.recompute == "block";
+  const auto rows_of_layer = [&](Index layer) {
+    return rows.at(static_cast<std::size_t>(layer - moe.dense_layers));
+  };
+  const auto count_block = [&](Index layer) {
+    take_block(activations, model, tokens);
+    Norm<T>::count_forward(activations, tokens);
+    AttentionLayer<T>::count_forward(activations, model, tokens);
+    Norm<T>::count_forward(activations, tokens);
+    if (config.is_moe_layer(layer)) {
+      MoeLayer<T>::count_forward(activations, config, tokens, rows_of_layer(layer));
+    } else {
+      FeedForward<T>::count_forward(activations, tokens, model.dense_ffn);
+    }
+  };
+  take_stream(activations, model, tokens);
+  for (Index layer = 0; layer < model.layers; ++layer) {
+    take_stream(activations, model, tokens);
+    if (config.is_moe_layer(layer)) take_choice(activations, moe, tokens);
+    const Activations::Mark inside = activations.mark();
+    count_block(layer);
+    if (again) activations.release(inside);
+  }
+  take_stream(activations, model, tokens);
+  Norm<T>::count_forward(activations, tokens);
+  take_gradients(activations, model, tokens);
+  {
+    const Activations::Scope scope(activations);
+    take_head(activations, model, tokens);
+  }
+  Norm<T>::count_backward(activations, tokens, model.hidden);
+  for (Index layer = model.layers - 1; layer >= 0; --layer) {
+    const Activations::Scope scope(activations);
+    if (again) count_block(layer);
+    if (config.is_moe_layer(layer)) {
+      MoeLayer<T>::count_backward(activations, config, tokens, rows_of_layer(layer), local_experts);
+    } else {
+      FeedForward<T>::count_backward(activations, tokens, model.hidden, model.dense_ffn);
+    }
+    Norm<T>::count_backward(activations, tokens, model.hidden);
+    AttentionLayer<T>::count_backward(activations, model, tokens);
+    Norm<T>::count_backward(activations, tokens, model.hidden);
+  }
 }
 
 template class Transformer<float>;

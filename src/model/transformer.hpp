@@ -22,11 +22,24 @@ class Transformer {
   void train(const DeviceCell& cell, const StepTokens& step, StepSums& sums,
              IntervalCounts* counts);
 
-  // Cross-entropy of every token of a cell, without gradients.
+  // Cross-entropy of every token of a cell, without gradients. Lives until the next pass.
   Array1<const double> evaluate(const DeviceCell& cell);  // (tokens)
 
-  // The experts chosen in the last pass by the layers that have some, ascending.
+  // The experts chosen in the last pass by the layers that have some, ascending. They live until
+  // the next pass.
   [[nodiscard]] std::vector<Array2<const int>> choices() const;  // (moe layers) of (tokens, k)
+
+  // Rows that the layers with experts exchanged in the last pass.
+  [[nodiscard]] std::vector<ExchangeRows> exchange_rows() const;  // (moe layers)
+
+  // The memory of cells: what is in it lives until the next pass.
+  [[nodiscard]] Activations& activations() { return workspace_.activations; }
+
+  // Takes from a counting stack what train() takes for a cell of `tokens` tokens on a rank with
+  // `local_experts` experts.
+  static void count_train(Activations& activations, const Config& config, Index tokens,
+                          const std::vector<ExchangeRows>& rows,  // (moe layers)
+                          Index local_experts);
 
  private:
   struct Block {
@@ -34,31 +47,53 @@ class Transformer {
     AttentionLayer<T> attention;
     Norm<T> feed_forward_norm;
     std::variant<std::unique_ptr<FeedForward<T>>, std::unique_ptr<MoeLayer<T>>> feed_forward;
-    GrowingArray<T> attention_input{"attention input"};        // (tokens, hidden): normed
-    GrowingArray<T> feed_forward_input{"feed-forward input"};  // (tokens, hidden): normed
-    GrowingArray<T> middle{"middle"};                          // (tokens, hidden): stream between
-    GrowingArray<T> output{"output"};                          // (tokens, hidden): stream after
+    std::string place;             // for errors
+    Array2<T> input, output = {};  // (tokens, hidden): the stream before and after
+    Array2<int> choice = {};       // (tokens, k), of a layer with experts
   };
+  enum class Keep {
+    all,    // everything that backward needs
+    inputs  // each block's input: backward runs the block again, or there is none
+  };
+  // Within a block.
+  struct Stream {
+    Array2<T> attention_input;     // (tokens, hidden): normed
+    Array2<T> middle;              // (tokens, hidden): the stream between its halves
+    Array2<T> feed_forward_input;  // (tokens, hidden): normed
+  };
+  // What train() needs besides.
+  struct Gradients {
+    Array1<double> loss;         // (tokens)
+    Array2<T> normed, residual;  // (tokens, hidden): of the input of the layer at work
+  };
+  struct Head {
+    Array2<T> logits;  // (rows of a chunk, vocabulary)
+    Array2<T> weight;  // (vocabulary, hidden): gradient
+  };
+  static Array2<T> take_stream(Activations& activations, const ModelConfig& model, Index tokens);
+  static Array2<int> take_choice(Activations& activations, const MoeConfig& moe, Index tokens);
+  static Stream take_block(Activations& activations, const ModelConfig& model, Index tokens);
+  static Array1<double> take_loss(Activations& activations, Index tokens);
+  static Array2<T> take_logits(Activations& activations, const ModelConfig& model, Index tokens);
+  static Gradients take_gradients(Activations& activations, const ModelConfig& model, Index tokens);
+  static Head take_head(Activations& activations, const ModelConfig& model, Index tokens);
 
-  Array2<T> forward(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
+  Array2<T> forward(const DeviceCell& cell, const StepTokens& step, Keep keep, StepSums* sums,
                     IntervalCounts* counts);
-  void forward(Block& block, const DeviceCell& cell, const StepTokens& step,
-               const Array2<const T>& x, StepSums* sums, IntervalCounts* counts);
-  void backward(Block& block, const DeviceCell& cell, const Array2<T>& dx);
+  void forward(Block& block, const DeviceCell& cell, const StepTokens& step, StepSums* sums,
+               IntervalCounts* counts);
+  void backward(Block& block, const DeviceCell& cell, const StepTokens& step,
+                const Gradients& gradients);
 
   ModelConfig model_;
+  MoeConfig moe_;
+  Keep keep_;  // in training
   Workspace<T> workspace_;
   kernels::RotaryTable<T> rotary_;
   Array2<const T> embedding_, head_;  // (vocabulary, hidden)
   kernels::GradientSum embedding_gradient_, head_gradient_;
   std::vector<Block> blocks_;
   Norm<T> final_norm_;
-
-  GrowingArray<T> embedded_{"embedded"};                      // (tokens, hidden)
-  GrowingArray<T> normed_{"final norm"};                      // (tokens, hidden)
-  GrowingArray<T> dnormed_{"d normed"}, stream_{"d stream"};  // (tokens, hidden)
-  GrowingArray<T> logits_{"logits"};                          // (rows of a chunk, vocabulary)
-  GrowingArray<double> token_loss_{"token loss"};             // (tokens)
 };
 
 // Rows whose logits exist at a time; part of the arithmetic of the head's gradient.

@@ -1,10 +1,10 @@
-// What layers share: the matrix library, the clock, and scratch whose contents nobody keeps.
+// What layers share: the matrix library, the clock, and the memory of a cell.
 #pragma once
 
 #include "base/timers.hpp"
 #include "kernels/fixed_point.hpp"
 #include "kernels/matmul/matmul.hpp"
-#include "model/growing_array.hpp"
+#include "model/activations.hpp"
 
 namespace hearth {
 
@@ -12,20 +12,26 @@ template <class T>
 struct Workspace {
   kernels::Matmul& matmul;
   PhaseTimers& timers;
-
-  GrowingArray<T> weight_gradient{"weight gradient"};  // one tensor's, of one cell
-  GrowingArray<T> inner{"inner"};                      // (tokens or rows, ffn)
-  GrowingArray<T> expert_gradient{"expert gradient"};  // (rows, hidden)
-  GrowingArray<T> norm_partial{"norm partial"};        // (row blocks, width)
+  Activations activations = {};
 
   // dW = dyᵀ x of one cell, added to the weight's gradient sum.
   void add_weight_gradient(const Array2<const T>& dy,  // (tokens, out)
                            const Array2<const T>& x,   // (tokens, in)
                            const kernels::GradientSum& sum) {
     if (dy.extent(0) == 0) return;
-    const Array2<T> dw = weight_gradient.rows(dy.extent(1), x.extent(1));
+    const Activations::Scope scratch(activations);
+    const Array2<T> dw = take_weight_gradient(activations, dy.extent(1), x.extent(1));
     matmul.template multiply_tn<T>(dy, x, dw);
     kernels::add_gradient<T>(Array1<const T>(dw.data(), dw.size()), sum);
+  }
+
+  // One weight's gradient of one cell, before it is rounded.
+  static Array2<T> take_weight_gradient(Activations& activations, Index out, Index in) {
+    return activations.take<T>("weight gradient", out, in);  // (out, in)
+  }
+  static void count_weight_gradient(Activations& activations, Index out, Index in) {
+    const Activations::Scope scratch(activations);
+    take_weight_gradient(activations, out, in);
   }
 };
 

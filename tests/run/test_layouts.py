@@ -80,6 +80,14 @@ def test_restart_on_another_layout(launch: Launch, tiny: TinyRun) -> None:
     assert_same_run(tiny.folder / "reference", tiny.folder / "restarted")
 
 
+def test_running_blocks_again_changes_no_bit(launch: Launch, tiny: TinyRun) -> None:
+    expected = train(launch, tiny, "reference", (1, 1, 1))
+    for layout in [(1, 1, 1), (3, 3, 1)]:
+        name = f"again-{layout[0]}"
+        assert train(launch, tiny, name, layout, "--model.recompute=block") == expected, layout
+        assert_same_run(tiny.folder / "reference", tiny.folder / name)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -4,13 +4,12 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <numeric>
 
 #include "base/error.hpp"
 #include "catch.hpp"
 #include "config/deck.hpp"
 #include "train/trainer.hpp"
-#include "train/upload.hpp"
+#include "unit/train/small_model.hpp"
 
 using namespace hearth;
 
@@ -51,33 +50,6 @@ class Golden {
  private:
   hid_t file_;
 };
-
-// `sequences` sequences of a step as a cell.
-DeviceCell make_cell(const std::vector<double>& tokens, Index first, Index sequences,
-                     Index length) {
-  Cell cell;
-  for (Index s = first; s < first + sequences; ++s) {
-    for (Index i = 0; i < length; ++i) {
-      const auto at = static_cast<std::size_t>(s * (length + 1) + i);
-      cell.token.push_back(static_cast<int>(tokens[at]));
-      cell.target.push_back(static_cast<int>(tokens[at + 1]));
-      cell.position.push_back(static_cast<int>(i));
-    }
-    cell.sequence_source.push_back(0);
-  }
-  cell.order.resize(cell.token.size());
-  std::iota(cell.order.begin(), cell.order.end(), 0);
-  const auto token = [&](int i) { return cell.token[static_cast<std::size_t>(i)]; };
-  std::stable_sort(cell.order.begin(), cell.order.end(),
-                   [&](int a, int b) { return token(a) < token(b); });
-  for (std::size_t i = 0; i < cell.order.size(); ++i) {
-    if (i == 0 || token(cell.order[i]) != token(cell.order[i - 1])) {
-      cell.run_begin.push_back(static_cast<int>(i));
-    }
-  }
-  cell.run_begin.push_back(static_cast<int>(cell.order.size()));
-  return upload(cell);
-}
 
 // Difference of two vectors over the norm of the expected one.
 double relative_error(const std::vector<double>& found, const std::vector<double>& expected) {
