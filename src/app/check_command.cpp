@@ -32,7 +32,7 @@ StateBytes state_bytes(const Config& config, const RankGrid& grid) {
     const auto shard = static_cast<double>(layout.shard(holders, 0).size());
     bytes.weights += scalar * all;
     bytes.gradients += 8 * all;
-    bytes.optimizer += (3 * scalar + 8) * shard;  // master weights, two moments, summed gradient
+    bytes.optimizer += 2 * scalar * shard;  // two moments
   }
   return bytes;
 }
