@@ -31,6 +31,7 @@ struct ModelConfig {
   double init_std = 0.02;
   bool tie_embeddings = false;
   bool qk_norm = false;
+  bool document_mask = false;
   std::string compute_type = "fp32";
 
   // The values that "0" stands for.

@@ -45,6 +45,8 @@ std::vector<Option> option_table(Config& c) {
       {"model.tie_embeddings", &c.model.tie_embeddings, "", "the head is the embedding", identity},
       {"model.qk_norm", &c.model.qk_norm, "",
        "RMSNorm of every head of queries and keys before the rotary embedding", identity},
+      {"model.document_mask", &c.model.document_mask, "",
+       "tokens attend within their document only; positions and targets stay as without", identity},
       {"model.compute_type",
        &c.model.compute_type,
        "",

@@ -130,41 +130,49 @@ std::string Corpus::identity() const {
   return identity;
 }
 
-int Corpus::sample(std::int64_t sample, std::span<std::int32_t> tokens) const {
+SampleOrigin Corpus::sample(std::int64_t sample, std::span<std::int32_t> tokens) const {
   if (sample < 0 || sample >= samples_) {
     throw failure("sample ", sample, " was asked of a corpus of ", samples_, " samples");
   }
   if (blend_.source.empty()) {
-    copy(0, sample, tokens);
-    return 0;
+    return copy(0, sample, tokens);
   }
-  const int source = blend_.source[sample];
-  copy(source, blend_.source_sample[sample], tokens);
-  return source;
+  return copy(blend_.source[sample], blend_.source_sample[sample], tokens);
 }
 
 std::int64_t Corpus::epoch_samples(int source) const {
   return samples_ > 0 ? 0 : orders_.at(source).samples();
 }
 
-void Corpus::epoch_sample(int source, std::int64_t sample, std::span<std::int32_t> tokens) const {
+SampleOrigin Corpus::epoch_sample(int source, std::int64_t sample,
+                                  std::span<std::int32_t> tokens) const {
   if (sample < 0 || sample >= epoch_samples(source)) {
     throw failure("sample ", sample, " was asked of one pass over source '", sources_[source].name,
                   "' of ", epoch_samples(source), " samples");
   }
-  copy(source, sample, tokens);
+  return copy(source, sample, tokens);
 }
 
-void Corpus::copy(int source, std::int64_t sample, std::span<std::int32_t> tokens) const {
+SampleOrigin Corpus::copy(int source, std::int64_t sample, std::span<std::int32_t> tokens) const {
   if (static_cast<std::int64_t>(tokens.size()) != sequence_length_ + 1) {
     throw failure("room for ", tokens.size(), " tokens was given to a sample of ",
                   sequence_length_ + 1);
   }
+  const TokenFile& file = files_[source];
+  SampleOrigin origin{source, {}};
   std::int64_t at = 0;
-  for (const Piece& piece : orders_[source].pieces(files_[source], sample)) {
-    files_[source].copy(piece.sequence, piece.offset, tokens.subspan(at, piece.length));
+  std::int64_t before = 0;  // the sequence of the piece before
+  for (const Piece& piece : orders_[source].pieces(file, sample)) {
+    file.copy(piece.sequence, piece.offset, tokens.subspan(at, piece.length));
+    // A sequence that does not come later in the file is another reading of the document.
+    if (at > 0 &&
+        (piece.sequence <= before || file.document(piece.sequence) != file.document(before))) {
+      origin.document_begin.push_back(at);
+    }
+    before = piece.sequence;
     at += piece.length;
   }
+  return origin;
 }
 
 }  // namespace hearth

@@ -29,6 +29,15 @@ struct DataSource {
 // input_error.
 [[nodiscard]] std::vector<DataSource> parse_sources(const std::vector<std::string>& lines);
 
+// Where a sample's tokens come from.
+struct SampleOrigin {
+  int source = 0;
+  // Tokens, numbered from 0 in the sample, at which another document begins than that of the token
+  // before; ascending. Tokens of one document that stand one after the other in the file, as its
+  // last and its first of the next epoch do not, are a run of that document.
+  std::vector<std::int64_t> document_begin;
+};
+
 class Corpus {
  public:
   // Opens every source.
@@ -56,19 +65,20 @@ class Corpus {
   // Samples in the shuffled order, as asked for; 0 for a corpus of one pass.
   [[nodiscard]] std::int64_t samples() const { return samples_; }
 
-  // Copies a sample's sequence_length + 1 tokens and returns its source. Throws failure where
-  // sample or size is out of range.
-  int sample(std::int64_t sample, std::span<std::int32_t> tokens) const;
+  // Copies a sample's sequence_length + 1 tokens. Throws failure where sample or size is out of
+  // range.
+  SampleOrigin sample(std::int64_t sample, std::span<std::int32_t> tokens) const;
 
   // Samples of one source in a corpus of one pass: consecutive windows of sequence_length tokens
   // and the token after each. 0 where the split is shorter than one, or the corpus is shuffled.
   [[nodiscard]] std::int64_t epoch_samples(int source) const;
 
   // Copies sample `sample` of that pass, sequence_length + 1 tokens. Throws as sample() does.
-  void epoch_sample(int source, std::int64_t sample, std::span<std::int32_t> tokens) const;
+  SampleOrigin epoch_sample(int source, std::int64_t sample, std::span<std::int32_t> tokens) const;
 
  private:
-  void copy(int source, std::int64_t sample, std::span<std::int32_t> tokens) const;
+  [[nodiscard]] SampleOrigin copy(int source, std::int64_t sample,
+                                  std::span<std::int32_t> tokens) const;
 
   std::vector<DataSource> sources_;
   std::vector<TokenFile> files_;     // by source

@@ -101,6 +101,23 @@ def test_other_models_on_three_ranks(launch: Launch, tiny: TinyRun, change: str)
     )
 
 
+def test_document_mask_on_three_ranks(launch: Launch, tiny: TinyRun) -> None:
+    one = train(launch, tiny, "one", (1, 1, 1), "--model.document_mask=true")
+    assert train(launch, tiny, "three", (3, 3, 1), "--model.document_mask=true") == one
+    assert_same_run(tiny.folder / "one", tiny.folder / "three")
+
+
+def test_document_mask_reaches_training_and_validation(launch: Launch, tiny: TinyRun) -> None:
+    # Weights that stay as they are: only the mask can make a difference.
+    still = ("--optimizer.learning_rate=0", "--optimizer.min_learning_rate=0")
+    crossing = train(launch, tiny, "crossing", (1, 1, 1), *still)
+    masked = train(launch, tiny, "masked", (1, 1, 1), *still, "--model.document_mask=true")
+    assert masked == crossing
+    a, b = (contents(tiny.folder / name / "training.h5") for name in ("crossing", "masked"))
+    assert (a["cross_entropy"] != b["cross_entropy"]).all()
+    assert (a["validation_loss"] != b["validation_loss"]).all()
+
+
 def test_the_files_describe_themselves(launch: Launch, tiny: TinyRun) -> None:
     train(launch, tiny, "output", (2, 2, 1))
     with h5py.File(tiny.output / "routing.h5") as file:

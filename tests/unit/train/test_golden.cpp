@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <numeric>
 
 #include "base/error.hpp"
 #include "catch.hpp"
 #include "config/deck.hpp"
 #include "train/trainer.hpp"
 #include "train/upload.hpp"
+#include "unit/train/fixture.hpp"
 
 using namespace hearth;
 
@@ -52,30 +52,21 @@ class Golden {
   hid_t file_;
 };
 
-// `sequences` sequences of a step as a cell.
-DeviceCell make_cell(const std::vector<double>& tokens, Index first, Index sequences,
-                     Index length) {
-  Cell cell;
-  for (Index s = first; s < first + sequences; ++s) {
-    for (Index i = 0; i < length; ++i) {
-      const auto at = static_cast<std::size_t>(s * (length + 1) + i);
-      cell.token.push_back(static_cast<int>(tokens[at]));
-      cell.target.push_back(static_cast<int>(tokens[at + 1]));
-      cell.position.push_back(static_cast<int>(i));
-    }
-    cell.sequence_source.push_back(0);
-  }
-  cell.order.resize(cell.token.size());
-  std::iota(cell.order.begin(), cell.order.end(), 0);
-  const auto token = [&](int i) { return cell.token[static_cast<std::size_t>(i)]; };
-  std::stable_sort(cell.order.begin(), cell.order.end(),
-                   [&](int a, int b) { return token(a) < token(b); });
-  for (std::size_t i = 0; i < cell.order.size(); ++i) {
-    if (i == 0 || token(cell.order[i]) != token(cell.order[i - 1])) {
-      cell.run_begin.push_back(static_cast<int>(i));
+// `sequences` sequences of all steps' as a cell. `document`: which document each token belongs to,
+// or empty.
+DeviceCell make_cell(const std::vector<double>& tokens, const std::vector<double>& document,
+                     Index first, Index sequences, Index length) {
+  const auto row = tokens.begin() + static_cast<std::ptrdiff_t>(first * (length + 1));
+  Cell cell = fixture::make_cell({row, row + static_cast<std::ptrdiff_t>(sequences * (length + 1))},
+                                 length);
+  if (!document.empty()) {
+    for (Index i = 1; i < sequences * length; ++i) {
+      const auto at = static_cast<std::size_t>(first * length + i);
+      if (i % length != 0 && document[at] != document[at - 1]) {
+        cell.document_begin.push_back(static_cast<int>(i));
+      }
     }
   }
-  cell.run_begin.push_back(static_cast<int>(cell.order.size()));
   return upload(cell);
 }
 
@@ -138,6 +129,8 @@ void compare(const Golden& golden, const Config& config, const Tolerance& tolera
   trainer.optimizer().spread_weights();
 
   const std::vector<double> tokens = golden.read("tokens");
+  std::vector<double> document;
+  if (config.model.document_mask) document = golden.read("documents");
   const std::vector<double> losses = golden.read("steps/loss");
   const std::vector<double> norms = golden.read("steps/gradient_norm");
   const std::vector<double> rates = golden.read("steps/learning_rate");
@@ -145,7 +138,7 @@ void compare(const Golden& golden, const Config& config, const Tolerance& tolera
   for (std::size_t step = 0; step < losses.size(); ++step) {
     std::vector<DeviceCell> cells;
     for (Index first = 0; first < batch; first += config.batch.cell_sequences) {
-      cells.push_back(make_cell(tokens, static_cast<Index>(step) * batch + first,
+      cells.push_back(make_cell(tokens, document, static_cast<Index>(step) * batch + first,
                                 std::min(config.batch.cell_sequences, batch - first), length));
     }
     const StepReport report = trainer.step(cells, static_cast<std::int64_t>(step), nullptr);
@@ -204,5 +197,8 @@ TEST_CASE("the model, its gradients and ten steps agree with PyTorch") {
   }
   SECTION("grouped heads, normed, tied, fp64") {
     compare("tests/golden/grouped_fp64.h5");
+  }
+  SECTION("documents masked, fp64") {
+    compare("tests/golden/masked_fp64.h5");
   }
 }
