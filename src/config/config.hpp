@@ -72,6 +72,7 @@ struct OptimizerConfig {
 struct DataConfig {
   std::vector<std::string> sources;
   std::string split = "90,5,5";
+  std::string order = "shuffled";
 };
 
 struct ParallelConfig {

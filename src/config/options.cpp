@@ -101,6 +101,15 @@ std::vector<Option> option_table(Config& c) {
        "token files prefix.bin and prefix.idx; one line per source", identity},
       {"data.split", &c.data.split, "train,validation,test",
        "shares of the documents, in the order of the file", identity},
+      {"data.order",
+       &c.data.order,
+       "",
+       "shuffled: Megatron's; sequential: each source in the order of its file, again and again, "
+       "sources blended alike",
+       identity,
+       0,
+       0,
+       {"shuffled", "sequential"}},
 
       {"parallel.expert_ranks", &c.parallel.expert_ranks, "ranks",
        "ranks that share out the experts of a layer; divides the number of ranks; 0: chosen", free},

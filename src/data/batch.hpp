@@ -22,9 +22,9 @@ struct Cell {
   std::vector<int> document_begin;
 };
 
-// Samples [first, first + sequences) of a shuffled corpus; `sequences` may be 0. Throws input_error
-// where a token id is not in [0, model.vocabulary), naming the .bin file, and where the cell has
-// 2³¹ tokens or more.
+// Samples [first, first + sequences) of a corpus that is not of one pass; `sequences` may be 0.
+// Throws input_error where a token id is not in [0, model.vocabulary), naming the .bin file, and
+// where the cell has 2³¹ tokens or more.
 [[nodiscard]] Cell make_cell(const Corpus& corpus, std::int64_t first, std::int64_t sequences,
                              const ModelConfig& model);
 

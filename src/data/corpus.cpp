@@ -21,6 +21,12 @@ double tokens_in(const TokenFile& file, SequenceRange range) {
 
 }  // namespace
 
+Order parse_order(const std::string& order) {
+  if (order == "shuffled") return Order::shuffled;
+  if (order == "sequential") return Order::sequential;
+  throw input_error("data.order: '", order, "' is neither shuffled nor sequential");
+}
+
 DataSource parse_source(const std::string& line) {
   const auto wrong = [&](const auto&... why) {
     return input_error("data.sources: '", line, "' ", why..., "; right is name:prefix or ",
@@ -64,7 +70,7 @@ std::vector<DataSource> parse_sources(const std::vector<std::string>& lines) {
 }
 
 Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split split,
-               std::int64_t sequence_length, std::int64_t samples, std::int64_t seed)
+               std::int64_t sequence_length, std::int64_t samples, std::int64_t seed, Order order)
     : sources_(std::move(sources)), sequence_length_(sequence_length), samples_(samples) {
   if (sources_.empty()) {
     throw input_error("data.sources: no source is given; right is at least one name:prefix");
@@ -93,16 +99,19 @@ Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split
   orders_.reserve(sources_.size());
   if (samples == 0) {
     for (std::size_t d = 0; d < files_.size(); ++d) {
-      orders_.push_back(file_order(files_[d], split, ranges[d], sequence_length));
+      orders_.push_back(file_order(files_[d], split, ranges[d], sequence_length, 0));
     }
     return;
   }
-  const auto shuffled = [&](std::size_t d, std::int64_t prepared) {
+  const auto order_of = [&](std::size_t d, std::int64_t prepared) {
+    if (order == Order::sequential) {
+      return file_order(files_[d], split, ranges[d], sequence_length, prepared);
+    }
     return shuffled_order(files_[d], split, ranges[d], sequence_length, prepared,
                           static_cast<std::uint32_t>(seed));
   };
   if (files_.size() == 1 && !sources_.front().weighted) {
-    orders_.push_back(shuffled(0, samples));
+    orders_.push_back(order_of(0, samples));
     return;
   }
   std::vector<double> weights;
@@ -111,7 +120,7 @@ Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split
   }
   weights = normalized(weights);
   for (std::size_t d = 0; d < files_.size(); ++d) {
-    orders_.push_back(shuffled(d, samples_to_prepare(samples, weights[d])));
+    orders_.push_back(order_of(d, samples_to_prepare(samples, weights[d])));
   }
   blend_ = build_blend(weights, samples);
 }

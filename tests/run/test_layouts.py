@@ -92,6 +92,7 @@ def test_restart_on_another_layout(launch: Launch, tiny: TinyRun) -> None:
         "--batch.global_batch=1 --batch.cell_sequences=1",
         "--model.sequence_length=1",
         "--model.compute_type=fp64",
+        "--data.order=sequential",
     ],
 )
 def test_other_models_on_three_ranks(launch: Launch, tiny: TinyRun, change: str) -> None:
@@ -116,6 +117,11 @@ def test_document_mask_reaches_training_and_validation(launch: Launch, tiny: Tin
     a, b = (contents(tiny.folder / name / "training.h5") for name in ("crossing", "masked"))
     assert (a["cross_entropy"] != b["cross_entropy"]).all()
     assert (a["validation_loss"] != b["validation_loss"]).all()
+
+
+def test_order_reaches_training(launch: Launch, tiny: TinyRun) -> None:
+    shuffled = train(launch, tiny, "shuffled", (1, 1, 1))
+    assert train(launch, tiny, "sequential", (1, 1, 1), "--data.order=sequential") != shuffled
 
 
 def test_the_files_describe_themselves(launch: Launch, tiny: TinyRun) -> None:
