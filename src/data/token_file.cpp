@@ -192,6 +192,7 @@ void TokenFile::copy_as(std::int64_t sequence, const std::byte* from,
                         std::span<std::int32_t> out) const {
   for (std::size_t i = 0; i < out.size(); ++i) {
     const T token = load<T>(from, static_cast<std::int64_t>(i));
+    // NOLINTNEXTLINE(bugprone-signed-char-misuse): ids of the type i8 have a sign
     out[i] = static_cast<std::int32_t>(token);
     if constexpr (sizeof(T) > sizeof(std::int32_t)) {
       if (out[i] != token) {
