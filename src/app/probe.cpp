@@ -20,7 +20,7 @@ Probe::Probe(const Config& config, const Corpus* corpus, const Communicator& wor
       for (Index first = 0; first < sequences; first += config.batch.cell_sequences) {
         cells.push_back(make_epoch_cell(*corpus, source, first,
                                         std::min(config.batch.cell_sequences, sequences - first),
-                                        config.model.vocabulary));
+                                        config.model));
       }
     }
   });

@@ -70,7 +70,8 @@ Status train(const Config& config, const Communicator& world) {
   world.together([&] {
     const std::vector<DataSource> sources = parse_sources(config.data.sources);
     corpus.emplace(sources, config.data.split, Split::train, config.model.sequence_length,
-                   config.run.steps * config.batch.global_batch, config.run.seed);
+                   config.run.steps * config.batch.global_batch, config.run.seed,
+                   parse_order(config.data.order));
     if (SplitShares(config.data.split).has(Split::validation)) {
       validation.emplace(sources, config.data.split, Split::validation,
                          config.model.sequence_length, 0, config.run.seed);

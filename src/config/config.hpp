@@ -31,6 +31,7 @@ struct ModelConfig {
   double init_std = 0.02;
   bool tie_embeddings = false;
   bool qk_norm = false;
+  bool document_mask = false;
   std::string compute_type = "fp32";
   std::string recompute = "none";
 
@@ -72,6 +73,7 @@ struct OptimizerConfig {
 struct DataConfig {
   std::vector<std::string> sources;
   std::string split = "90,5,5";
+  std::string order = "shuffled";
 };
 
 struct ParallelConfig {

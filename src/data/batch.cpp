@@ -43,9 +43,9 @@ void sort_by_token(Cell& cell, std::int64_t vocabulary) {
   }
 }
 
-// `read(s, tokens)` fills the tokens of sequence s and returns its source.
+// `read(s, tokens)` fills the tokens of sequence s and returns their origin.
 template <class Read>
-Cell build_cell(const Corpus& corpus, std::int64_t sequences, std::int64_t vocabulary,
+Cell build_cell(const Corpus& corpus, std::int64_t sequences, const ModelConfig& model,
                 const Read& read) {
   Cell cell;
   if (sequences == 0) {
@@ -64,34 +64,36 @@ Cell build_cell(const Corpus& corpus, std::int64_t sequences, std::int64_t vocab
   cell.sequence_source.reserve(sequences);
   std::vector<std::int32_t> sample(length + 1);
   for (std::int64_t s = 0; s < sequences; ++s) {
-    const int source = read(s, sample);
-    check_tokens(sample, corpus.file(source), vocabulary);
-    cell.sequence_source.push_back(source);
+    const SampleOrigin origin = read(s, sample);
+    check_tokens(sample, corpus.file(origin.source), model.vocabulary);
+    cell.sequence_source.push_back(origin.source);
     cell.token.insert(cell.token.end(), sample.begin(), sample.end() - 1);
     cell.target.insert(cell.target.end(), sample.begin() + 1, sample.end());
     for (std::int64_t t = 0; t < length; ++t) cell.position.push_back(static_cast<int>(t));
+    if (!model.document_mask) continue;
+    for (const std::int64_t begin : origin.document_begin) {
+      // The last token of a sample is only a target.
+      if (begin < length) cell.document_begin.push_back(static_cast<int>(s * length + begin));
+    }
   }
-  sort_by_token(cell, vocabulary);
+  sort_by_token(cell, model.vocabulary);
   return cell;
 }
 
 }  // namespace
 
 Cell make_cell(const Corpus& corpus, std::int64_t first, std::int64_t sequences,
-               std::int64_t vocabulary) {
-  return build_cell(corpus, sequences, vocabulary,
-                    [&](std::int64_t s, std::span<std::int32_t> tokens) {
-                      return corpus.sample(first + s, tokens);
-                    });
+               const ModelConfig& model) {
+  return build_cell(corpus, sequences, model, [&](std::int64_t s, std::span<std::int32_t> tokens) {
+    return corpus.sample(first + s, tokens);
+  });
 }
 
 Cell make_epoch_cell(const Corpus& corpus, int source, std::int64_t first, std::int64_t sequences,
-                     std::int64_t vocabulary) {
-  return build_cell(corpus, sequences, vocabulary,
-                    [&](std::int64_t s, std::span<std::int32_t> tokens) {
-                      corpus.epoch_sample(source, first + s, tokens);
-                      return source;
-                    });
+                     const ModelConfig& model) {
+  return build_cell(corpus, sequences, model, [&](std::int64_t s, std::span<std::int32_t> tokens) {
+    return corpus.epoch_sample(source, first + s, tokens);
+  });
 }
 
 }  // namespace hearth

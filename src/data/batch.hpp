@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "config/config.hpp"
 #include "data/corpus.hpp"
 
 namespace hearth {
@@ -16,16 +17,19 @@ struct Cell {
   std::vector<int> sequence_source;  // (sequences): index of the data source
   std::vector<int> order;            // (tokens): positions by (token, position)
   std::vector<int> run_begin;        // (distinct tokens + 1): runs of equal tokens in `order`
+  // With model.document_mask, the tokens at which a document begins within a sequence, ascending:
+  // attention does not reach back over them, nor over the begin of a sequence. Without: empty.
+  std::vector<int> document_begin;
 };
 
-// Samples [first, first + sequences) of a shuffled corpus; `sequences` may be 0. Throws input_error
-// where a token id is not in [0, vocabulary), naming the .bin file, and where the cell has 2³¹
-// tokens or more.
+// Samples [first, first + sequences) of a corpus that is not of one pass; `sequences` may be 0.
+// Throws input_error where a token id is not in [0, model.vocabulary), naming the .bin file, and
+// where the cell has 2³¹ tokens or more.
 [[nodiscard]] Cell make_cell(const Corpus& corpus, std::int64_t first, std::int64_t sequences,
-                             std::int64_t vocabulary);
+                             const ModelConfig& model);
 
 // The same for samples of one source of a corpus of one pass.
 [[nodiscard]] Cell make_epoch_cell(const Corpus& corpus, int source, std::int64_t first,
-                                   std::int64_t sequences, std::int64_t vocabulary);
+                                   std::int64_t sequences, const ModelConfig& model);
 
 }  // namespace hearth

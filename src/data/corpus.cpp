@@ -21,6 +21,12 @@ double tokens_in(const TokenFile& file, SequenceRange range) {
 
 }  // namespace
 
+Order parse_order(const std::string& order) {
+  if (order == "shuffled") return Order::shuffled;
+  if (order == "sequential") return Order::sequential;
+  throw input_error("data.order: '", order, "' is neither shuffled nor sequential");
+}
+
 DataSource parse_source(const std::string& line) {
   const auto wrong = [&](const auto&... why) {
     return input_error("data.sources: '", line, "' ", why..., "; right is name:prefix or ",
@@ -64,7 +70,7 @@ std::vector<DataSource> parse_sources(const std::vector<std::string>& lines) {
 }
 
 Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split split,
-               std::int64_t sequence_length, std::int64_t samples, std::int64_t seed)
+               std::int64_t sequence_length, std::int64_t samples, std::int64_t seed, Order order)
     : sources_(std::move(sources)), sequence_length_(sequence_length), samples_(samples) {
   if (sources_.empty()) {
     throw input_error("data.sources: no source is given; right is at least one name:prefix");
@@ -93,16 +99,19 @@ Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split
   orders_.reserve(sources_.size());
   if (samples == 0) {
     for (std::size_t d = 0; d < files_.size(); ++d) {
-      orders_.push_back(file_order(files_[d], split, ranges[d], sequence_length));
+      orders_.push_back(file_order(files_[d], split, ranges[d], sequence_length, 0));
     }
     return;
   }
-  const auto shuffled = [&](std::size_t d, std::int64_t prepared) {
+  const auto order_of = [&](std::size_t d, std::int64_t prepared) {
+    if (order == Order::sequential) {
+      return file_order(files_[d], split, ranges[d], sequence_length, prepared);
+    }
     return shuffled_order(files_[d], split, ranges[d], sequence_length, prepared,
                           static_cast<std::uint32_t>(seed));
   };
   if (files_.size() == 1 && !sources_.front().weighted) {
-    orders_.push_back(shuffled(0, samples));
+    orders_.push_back(order_of(0, samples));
     return;
   }
   std::vector<double> weights;
@@ -111,7 +120,7 @@ Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split
   }
   weights = normalized(weights);
   for (std::size_t d = 0; d < files_.size(); ++d) {
-    orders_.push_back(shuffled(d, samples_to_prepare(samples, weights[d])));
+    orders_.push_back(order_of(d, samples_to_prepare(samples, weights[d])));
   }
   blend_ = build_blend(weights, samples);
 }
@@ -130,41 +139,49 @@ std::string Corpus::identity() const {
   return identity;
 }
 
-int Corpus::sample(std::int64_t sample, std::span<std::int32_t> tokens) const {
+SampleOrigin Corpus::sample(std::int64_t sample, std::span<std::int32_t> tokens) const {
   if (sample < 0 || sample >= samples_) {
     throw failure("sample ", sample, " was asked of a corpus of ", samples_, " samples");
   }
   if (blend_.source.empty()) {
-    copy(0, sample, tokens);
-    return 0;
+    return copy(0, sample, tokens);
   }
-  const int source = blend_.source[sample];
-  copy(source, blend_.source_sample[sample], tokens);
-  return source;
+  return copy(blend_.source[sample], blend_.source_sample[sample], tokens);
 }
 
 std::int64_t Corpus::epoch_samples(int source) const {
   return samples_ > 0 ? 0 : orders_.at(source).samples();
 }
 
-void Corpus::epoch_sample(int source, std::int64_t sample, std::span<std::int32_t> tokens) const {
+SampleOrigin Corpus::epoch_sample(int source, std::int64_t sample,
+                                  std::span<std::int32_t> tokens) const {
   if (sample < 0 || sample >= epoch_samples(source)) {
     throw failure("sample ", sample, " was asked of one pass over source '", sources_[source].name,
                   "' of ", epoch_samples(source), " samples");
   }
-  copy(source, sample, tokens);
+  return copy(source, sample, tokens);
 }
 
-void Corpus::copy(int source, std::int64_t sample, std::span<std::int32_t> tokens) const {
+SampleOrigin Corpus::copy(int source, std::int64_t sample, std::span<std::int32_t> tokens) const {
   if (static_cast<std::int64_t>(tokens.size()) != sequence_length_ + 1) {
     throw failure("room for ", tokens.size(), " tokens was given to a sample of ",
                   sequence_length_ + 1);
   }
+  const TokenFile& file = files_[source];
+  SampleOrigin origin{source, {}};
   std::int64_t at = 0;
-  for (const Piece& piece : orders_[source].pieces(files_[source], sample)) {
-    files_[source].copy(piece.sequence, piece.offset, tokens.subspan(at, piece.length));
+  std::int64_t before = 0;  // the sequence of the piece before
+  for (const Piece& piece : orders_[source].pieces(file, sample)) {
+    file.copy(piece.sequence, piece.offset, tokens.subspan(at, piece.length));
+    // A sequence that does not come later in the file is another reading of the document.
+    if (at > 0 &&
+        (piece.sequence <= before || file.document(piece.sequence) != file.document(before))) {
+      origin.document_begin.push_back(at);
+    }
+    before = piece.sequence;
     at += piece.length;
   }
+  return origin;
 }
 
 }  // namespace hearth

@@ -14,6 +14,12 @@
 
 namespace hearth {
 
+// The values of data.order: Megatron's shuffles, or each source as its file has it.
+enum class Order { shuffled, sequential };
+
+// "shuffled" or "sequential"; throws input_error naming data.order.
+[[nodiscard]] Order parse_order(const std::string& order);
+
 // One line of data.sources.
 struct DataSource {
   std::string name;
@@ -29,21 +35,31 @@ struct DataSource {
 // input_error.
 [[nodiscard]] std::vector<DataSource> parse_sources(const std::vector<std::string>& lines);
 
+// Where a sample's tokens come from.
+struct SampleOrigin {
+  int source = 0;
+  // Tokens, numbered from 0 in the sample, at which another document begins than that of the token
+  // before; ascending. Tokens of one document that stand one after the other in the file, as its
+  // last and its first of the next epoch do not, are a run of that document.
+  std::vector<std::int64_t> document_begin;
+};
+
 class Corpus {
  public:
   // Opens every source.
   //   shares            data.split, such as "90,5,5"
   //   sequence_length   tokens of a sample's input; a sample has one more
-  //   samples > 0       a shuffled order of that many samples, the whole schedule's; it depends on
-  //                     this number. One source without a weight: its own order. Several without
-  //                     weights: blended by their tokens in the split. With weights: blended by
-  //                     them, also where there is only one.
+  //   samples > 0       `order` of that many samples, the whole schedule's; where shuffled, it
+  //                     depends on this number. One source without a weight: its own order. Several
+  //                     without weights: blended by their tokens in the split. With weights:
+  //                     blended by them, also where there is only one.
   //   samples = 0       one pass over each source in the order of its file, for evaluation
   //   seed              run.seed, the same for every source
   // Throws input_error where a file is unfit, the split has no share or a source has no document
   // in it, or the seed is not in [0, 2³²).
   Corpus(std::vector<DataSource> sources, const std::string& shares, Split split,
-         std::int64_t sequence_length, std::int64_t samples, std::int64_t seed);
+         std::int64_t sequence_length, std::int64_t samples, std::int64_t seed,
+         Order order = Order::shuffled);
 
   [[nodiscard]] std::int64_t sequence_length() const { return sequence_length_; }
   [[nodiscard]] int sources() const { return static_cast<int>(sources_.size()); }
@@ -53,22 +69,24 @@ class Corpus {
   // One line per source, "name: ..." with its files' sizes and hash, for provenance.
   [[nodiscard]] std::string identity() const;
 
-  // Samples in the shuffled order, as asked for; 0 for a corpus of one pass.
+  // Samples in the order, as asked for; 0 for a corpus of one pass.
   [[nodiscard]] std::int64_t samples() const { return samples_; }
 
-  // Copies a sample's sequence_length + 1 tokens and returns its source. Throws failure where
-  // sample or size is out of range.
-  int sample(std::int64_t sample, std::span<std::int32_t> tokens) const;
+  // Copies a sample's sequence_length + 1 tokens. Throws failure where sample or size is out of
+  // range.
+  SampleOrigin sample(std::int64_t sample, std::span<std::int32_t> tokens) const;
 
   // Samples of one source in a corpus of one pass: consecutive windows of sequence_length tokens
-  // and the token after each. 0 where the split is shorter than one, or the corpus is shuffled.
+  // and the token after each. 0 where the split is shorter than one, or the corpus is not of one
+  // pass.
   [[nodiscard]] std::int64_t epoch_samples(int source) const;
 
   // Copies sample `sample` of that pass, sequence_length + 1 tokens. Throws as sample() does.
-  void epoch_sample(int source, std::int64_t sample, std::span<std::int32_t> tokens) const;
+  SampleOrigin epoch_sample(int source, std::int64_t sample, std::span<std::int32_t> tokens) const;
 
  private:
-  void copy(int source, std::int64_t sample, std::span<std::int32_t> tokens) const;
+  [[nodiscard]] SampleOrigin copy(int source, std::int64_t sample,
+                                  std::span<std::int32_t> tokens) const;
 
   std::vector<DataSource> sources_;
   std::vector<TokenFile> files_;     // by source

@@ -17,16 +17,20 @@ namespace {
 
 // Closes a file on leaving the scope; a mapping outlives it.
 struct Descriptor {
-  int number;
+  explicit Descriptor(int opened) : number(opened) {}
   ~Descriptor() {
     if (number >= 0) ::close(number);
   }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  int number;
 };
 
 }  // namespace
 
 MappedFile::MappedFile(const std::string& path) {
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.number < 0) throw input_error(path, ": cannot be read: ", std::strerror(errno));
   struct stat status {};
   if (::fstat(file.number, &status) != 0) {

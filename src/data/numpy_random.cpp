@@ -25,7 +25,7 @@ void NumpyRandom::shuffle_values(std::span<T> values) {
     throw failure("cannot shuffle ", values.size(), " values; at most 4294967296");
   }
   // Partners are drawn some steps ahead of the swaps, so that memory fetches them meanwhile.
-  std::array<std::uint32_t, 64> partner;
+  std::array<std::uint32_t, 64> partner{};
   for (std::size_t last = values.size(); last > 1;) {
     const std::size_t steps = std::min(partner.size(), last - 1);
     for (std::size_t step = 0; step < steps; ++step) {

@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 #include <span>
+#include <utility>
 
 #include "base/error.hpp"
 #include "data/numpy_random.hpp"
@@ -35,13 +36,39 @@ std::int64_t samples_on(std::int64_t tokens, std::int64_t sequence_length) {
   return (tokens - 1) / sequence_length;
 }
 
-// The range, epoch after epoch, in the order of the file.
-void lay_line(SampleOrder& order, SequenceRange range) {
+// The sequences of a range, epoch after epoch, in the order of the file.
+struct Line {
+  SampleOrder order;  // without samples
+  std::int64_t epoch_tokens = 0;
+  std::int64_t samples = 0;  // that can be cut from it
+};
+
+// As many whole epochs as `samples` samples need.
+Line lay_line(const TokenFile& file, Split split, SequenceRange range, std::int64_t sequence_length,
+              std::int64_t samples) {
+  constexpr std::int64_t largest = std::numeric_limits<std::uint32_t>::max() - 1;
+  Line line;
+  line.epoch_tokens = tokens_per_epoch(file, split, range);
+  if (samples >= largest) {
+    throw input_error(file.bin_path(), ": ", samples, " samples were asked of it; at most ",
+                      largest - 1, " can be ordered");
+  }
+  SampleOrder& order = line.order;
+  order.sequence_length = sequence_length;
+  const std::int64_t needed_tokens = samples * sequence_length + 1;
+  order.epochs = (needed_tokens - 1) / line.epoch_tokens + 1;
+  line.samples = samples_on(order.epochs * line.epoch_tokens, sequence_length);
+  if (line.samples >= largest || order.epochs > largest / range.size()) {
+    throw input_error(file.bin_path(), ": ", samples, " samples take ", order.epochs, " epochs of ",
+                      range.size(), " documents and ", line.epoch_tokens,
+                      " tokens, which is more than can be ordered; give more tokens");
+  }
   order.document_index.resize(order.epochs * range.size());
   for (auto at = order.document_index.begin(); at != order.document_index.end();
        at += range.size()) {
     std::iota(at, at + range.size(), static_cast<std::int32_t>(range.begin));
   }
+  return line;
 }
 
 // Where `samples` samples start on the line, and the next would.
@@ -88,28 +115,15 @@ std::vector<Piece> SampleOrder::pieces(const TokenFile& file, std::int64_t sampl
 
 SampleOrder shuffled_order(const TokenFile& file, Split split, SequenceRange range,
                            std::int64_t sequence_length, std::int64_t samples, std::uint32_t seed) {
-  constexpr std::int64_t largest = std::numeric_limits<std::uint32_t>::max() - 1;
-  const std::int64_t epoch_tokens = tokens_per_epoch(file, split, range);
-  if (samples >= largest) {
-    throw input_error(file.bin_path(), ": ", samples, " samples were asked of it; at most ",
-                      largest - 1, " can be ordered");
-  }
-  SampleOrder order;
-  order.sequence_length = sequence_length;
-  const std::int64_t needed_tokens = samples * sequence_length + 1;
-  order.epochs = (needed_tokens - 1) / epoch_tokens + 1;
-  const std::int64_t total = samples_on(order.epochs * epoch_tokens, sequence_length);
-  if (total >= largest || order.epochs > largest / range.size()) {
-    throw input_error(file.bin_path(), ": ", samples, " samples take ", order.epochs, " epochs of ",
-                      range.size(), " documents and ", epoch_tokens,
-                      " tokens, which is more than can be ordered; give more tokens");
-  }
+  Line line = lay_line(file, split, range, sequence_length, samples);
+  SampleOrder& order = line.order;
 
   std::int64_t shared_epochs = order.epochs;
-  std::int64_t shared_samples = total;
+  std::int64_t shared_samples = line.samples;
   if (order.epochs > 1) {
-    const std::int64_t before_last = samples_on((order.epochs - 1) * epoch_tokens, sequence_length);
-    const std::int64_t per_epoch = samples_on(epoch_tokens, sequence_length);
+    const std::int64_t before_last =
+        samples_on((order.epochs - 1) * line.epoch_tokens, sequence_length);
+    const std::int64_t per_epoch = samples_on(line.epoch_tokens, sequence_length);
     const auto threshold =
         static_cast<std::int64_t>(final_epoch_threshold * static_cast<double>(per_epoch));
     if (samples - before_last < threshold) {
@@ -119,24 +133,19 @@ SampleOrder shuffled_order(const TokenFile& file, Split split, SequenceRange ran
   }
 
   NumpyRandom random(seed);
-  lay_line(order, range);
   shuffle_in_two(random, order.document_index, shared_epochs * range.size());
-  cut_line(order, file, total);
-  order.shuffle_index.resize(total);
+  cut_line(order, file, line.samples);
+  order.shuffle_index.resize(line.samples);
   std::iota(order.shuffle_index.begin(), order.shuffle_index.end(), 0U);
   shuffle_in_two(random, order.shuffle_index, shared_samples);
-  return order;
+  return std::move(order);
 }
 
 SampleOrder file_order(const TokenFile& file, Split split, SequenceRange range,
-                       std::int64_t sequence_length) {
-  const std::int64_t epoch_tokens = tokens_per_epoch(file, split, range);
-  SampleOrder order;
-  order.sequence_length = sequence_length;
-  order.epochs = 1;
-  lay_line(order, range);
-  cut_line(order, file, samples_on(epoch_tokens, sequence_length));
-  return order;
+                       std::int64_t sequence_length, std::int64_t samples) {
+  Line line = lay_line(file, split, range, sequence_length, samples);
+  cut_line(line.order, file, line.samples);
+  return std::move(line.order);
 }
 
 }  // namespace hearth

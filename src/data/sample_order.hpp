@@ -1,4 +1,5 @@
-// The order in which one token file's split is read: Megatron's GPTDataset, index for index.
+// The order in which one token file's split is read: shuffled, which is Megatron's GPTDataset,
+// index for index, or that of the file.
 //
 // Sequences of the split are laid end to end, epoch after epoch, each shuffled; samples of
 // sequence_length + 1 tokens are cut from that line, neighbours overlapping by one token, so that
@@ -47,9 +48,10 @@ struct SampleOrder {
                                          std::int64_t sequence_length, std::int64_t samples,
                                          std::uint32_t seed);
 
-// One pass over the sequences `range` in the order of the file, without a shuffle; a rest shorter
-// than a sample is left out, so that there may be no sample at all. Throws as shuffled_order does.
+// At least `samples` samples of the sequences `range` in the order of the file, epoch after epoch,
+// without a shuffle; 0: of one epoch. A rest shorter than a sample is left out, so that one epoch
+// may have no sample at all. Throws as shuffled_order does.
 [[nodiscard]] SampleOrder file_order(const TokenFile& file, Split split, SequenceRange range,
-                                     std::int64_t sequence_length);
+                                     std::int64_t sequence_length, std::int64_t samples);
 
 }  // namespace hearth

@@ -61,6 +61,7 @@ TokenFile::TokenFile(const std::string& prefix)
       idx_(open_part(idx_path_, prefix)),
       bin_(open_part(bin_path_, prefix)) {
   parse_index();
+  check_documents();
   check_sequences();
 }
 
@@ -108,10 +109,23 @@ void TokenFile::parse_index() {
   documents_ = static_cast<std::int64_t>(boundaries) - 1;
   lengths_ = at + header_bytes;
   pointers_ = lengths_ + 4 * sequences_;
-  const auto last = load<std::int64_t>(pointers_ + 8 * sequences_, documents_);
-  if (last != sequences_) {
-    throw input_error(idx_path_, ": its documents end at sequence ", last, ", but it has ",
-                      sequences_, " sequences");
+  document_begins_ = pointers_ + 8 * sequences_;
+}
+
+void TokenFile::check_documents() {
+  if (document_begin(0) != 0) {
+    throw input_error(idx_path_, ": its first document begins at sequence ", document_begin(0),
+                      "; right is 0");
+  }
+  for (std::int64_t d = 0; d < documents_; ++d) {
+    if (document_begin(d + 1) < document_begin(d)) {
+      throw input_error(idx_path_, ": document ", d, " ends at sequence ", document_begin(d + 1),
+                        ", before its begin, sequence ", document_begin(d));
+    }
+  }
+  if (document_begin(documents_) != sequences_) {
+    throw input_error(idx_path_, ": its documents end at sequence ", document_begin(documents_),
+                      ", but it has ", sequences_, " sequences");
   }
 }
 
@@ -135,6 +149,16 @@ void TokenFile::check_sequences() {
     }
     tokens_ += tokens;
   }
+}
+
+std::int64_t TokenFile::document(std::int64_t sequence) const {
+  // Of documents without sequences, which begin where their successor does, the successor.
+  std::int64_t at = 0;
+  for (std::int64_t end = documents_; end - at > 1;) {
+    const std::int64_t middle = at + (end - at) / 2;
+    (document_begin(middle) <= sequence ? at : end) = middle;
+  }
+  return at;
 }
 
 void TokenFile::copy(std::int64_t sequence, std::int64_t offset,
@@ -168,6 +192,7 @@ void TokenFile::copy_as(std::int64_t sequence, const std::byte* from,
                         std::span<std::int32_t> out) const {
   for (std::size_t i = 0; i < out.size(); ++i) {
     const T token = load<T>(from, static_cast<std::int64_t>(i));
+    // NOLINTNEXTLINE(bugprone-signed-char-misuse): ids of the type i8 have a sign
     out[i] = static_cast<std::int32_t>(token);
     if constexpr (sizeof(T) > sizeof(std::int32_t)) {
       if (out[i] != token) {

@@ -38,6 +38,9 @@ class TokenFile {
     return load<std::int32_t>(lengths_, sequence);
   }
 
+  // The document that a sequence belongs to, 0 ≤ sequence < sequences().
+  [[nodiscard]] std::int64_t document(std::int64_t sequence) const;
+
   // Copies the tokens [offset, offset + out.size()) of one sequence. Throws failure where they do
   // not all lie in the sequence, and input_error for a token id beyond 32 bits.
   void copy(std::int64_t sequence, std::int64_t offset, std::span<std::int32_t> out) const;
@@ -55,7 +58,11 @@ class TokenFile {
   }
   template <class T>
   void copy_as(std::int64_t sequence, const std::byte* from, std::span<std::int32_t> out) const;
+  [[nodiscard]] std::int64_t document_begin(std::int64_t document) const {
+    return load<std::int64_t>(document_begins_, document);
+  }
   void parse_index();
+  void check_documents();
   void check_sequences();
 
   std::string bin_path_;
@@ -67,8 +74,9 @@ class TokenFile {
   std::int64_t sequences_ = 0;
   std::int64_t documents_ = 0;
   std::int64_t tokens_ = 0;
-  const std::byte* lengths_ = nullptr;   // i32 (sequences)
-  const std::byte* pointers_ = nullptr;  // i64 (sequences)
+  const std::byte* lengths_ = nullptr;          // i32 (sequences)
+  const std::byte* pointers_ = nullptr;         // i64 (sequences)
+  const std::byte* document_begins_ = nullptr;  // i64 (documents + 1)
 };
 
 }  // namespace hearth

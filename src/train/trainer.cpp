@@ -54,8 +54,8 @@ std::vector<DeviceCell> Trainer<T>::load(const Corpus& corpus, std::int64_t step
   mesh_.world.together([&] {
     for (Index round = 0; round < share.rounds(); ++round) {
       const Range slots = share.sequences(round);
-      cells.push_back(upload(make_cell(corpus, step * global_batch + slots.begin, slots.size(),
-                                       config_.model.vocabulary)));
+      cells.push_back(upload(
+          make_cell(corpus, step * global_batch + slots.begin, slots.size(), config_.model)));
     }
   });
   return cells;
@@ -112,7 +112,7 @@ std::vector<SourceLoss> Trainer<T>::evaluate(const Corpus& corpus, std::int64_t 
       mesh_.world.together([&] {
         const Range slots = share.sequences(round);
         cell = upload(make_epoch_cell(corpus, static_cast<int>(source), slots.begin, slots.size(),
-                                      config_.model.vocabulary));
+                                      config_.model));
       });
       const Array1<const double> token_loss = transformer_.evaluate(cell);
       kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, token_loss, loss,

@@ -13,6 +13,18 @@ Array1<const int> to_device(const std::string& label, const std::vector<int>& va
   return copy;
 }
 
+std::vector<kernels::AttentionSegment> attention_segments(const Cell& cell, Index length) {
+  std::vector<kernels::AttentionSegment> segments;
+  const auto tokens = static_cast<Index>(cell.token.size());
+  auto document = cell.document_begin.begin();
+  for (Index begin = 0, end = 0; begin < tokens; begin = end) {
+    end = (begin / length + 1) * length;  // of the sequence
+    if (document != cell.document_begin.end() && *document < end) end = *document++;
+    segments.push_back({begin, end, begin, end});
+  }
+  return segments;
+}
+
 }  // namespace
 
 DeviceCell upload(const Cell& cell) {
@@ -20,10 +32,7 @@ DeviceCell upload(const Cell& cell) {
   const auto sequences = static_cast<Index>(cell.sequence_source.size());
   const Index length = sequences == 0 ? 0 : tokens / sequences;
   std::vector<int> source;
-  std::vector<kernels::AttentionSegment> segments;
   for (Index s = 0; s < sequences; ++s) {
-    const Index begin = s * length, end = begin + length;
-    segments.push_back({begin, end, begin, end});
     source.insert(source.end(), static_cast<std::size_t>(length),
                   cell.sequence_source[static_cast<std::size_t>(s)]);
   }
@@ -36,7 +45,7 @@ DeviceCell upload(const Cell& cell) {
           to_device("source", source),
           to_device("order", cell.order),
           to_device("run begin", cell.run_begin),
-          kernels::AttentionPlan(segments)};
+          kernels::AttentionPlan(attention_segments(cell, length))};
 }
 
 }  // namespace hearth

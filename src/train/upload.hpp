@@ -6,6 +6,7 @@
 
 namespace hearth {
 
+// Attention gets a segment for each run of tokens between the begins of sequences and documents.
 [[nodiscard]] DeviceCell upload(const Cell& cell);
 
 }  // namespace hearth

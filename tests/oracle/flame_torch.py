@@ -44,6 +44,7 @@ class Config:
     init_std: float = _key("model", 0.02)
     tie_embeddings: bool = _key("model", False)
     qk_norm: bool = _key("model", False)
+    document_mask: bool = _key("model", False)
     compute_type: str = _key("model", "fp64")
     experts: int = _key("moe", 0)
     top_k: int = _key("moe", 1)
@@ -159,8 +160,17 @@ def rotate(x: Tensor, base: float) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-def attention(x: Tensor, weights: Weights, prefix: str, config: Config) -> Tensor:
-    """Causal attention of x (sequence, position, hidden) within each sequence."""
+def visible_keys(length: int, documents: Tensor | None) -> Tensor:
+    """Whether a query sees a key, (sequence or 1, query, key): causal, and within a document.
+
+    `documents` (sequence, position) says which document each token belongs to.
+    """
+    past = torch.ones(1, length, length, dtype=torch.bool).tril()
+    return past if documents is None else past & (documents[:, :, None] == documents[:, None, :])
+
+
+def attention(x: Tensor, weights: Weights, prefix: str, config: Config, visible: Tensor) -> Tensor:
+    """Attention of x (sequence, position, hidden) to the visible keys of each sequence."""
     sequences, length, _ = x.shape
 
     def heads(name: str, count: int) -> Tensor:
@@ -179,8 +189,7 @@ def attention(x: Tensor, weights: Weights, prefix: str, config: Config) -> Tenso
     group = config.heads // config.kv_heads
     key, value = (t.repeat_interleave(group, dim=1) for t in (key, value))
     scores = query @ key.transpose(-1, -2) / math.sqrt(config.head_dim)
-    future = torch.ones(length, length, dtype=torch.bool).triu(1)
-    probability = scores.masked_fill(future, -math.inf).softmax(-1)
+    probability = scores.masked_fill(~visible[:, None], -math.inf).softmax(-1)
     rows = (probability @ value).transpose(1, 2).reshape(sequences, length, -1)
     return rows @ weights[f"{prefix}/output"].T
 
@@ -223,15 +232,18 @@ def mixture(x: Tensor, weights: Weights, prefix: str, config: Config) -> tuple[T
     return y, Routing(logits, probability, chosen)
 
 
-def forward(weights: Weights, tokens: Tensor, config: Config) -> tuple[Tensor, list[Routing]]:
+def forward(
+    weights: Weights, tokens: Tensor, config: Config, documents: Tensor | None = None
+) -> tuple[Tensor, list[Routing]]:
     """Logits (sequence, position, vocabulary) and the routing of each MoE layer."""
     x = weights["embedding/weight"][tokens]
+    visible = visible_keys(tokens.shape[1], documents)
     routings = []
     for layer in range(config.layers):
         prefix = f"layers/{layer:02d}"
         norm = weights[f"{prefix}/attention_norm/weight"]
         normed = rms_norm(x, norm, config.norm_epsilon)
-        x = x + attention(normed, weights, f"{prefix}/attention", config)
+        x = x + attention(normed, weights, f"{prefix}/attention", config, visible)
         norm = weights[f"{prefix}/feed_forward_norm/weight"]
         rows = rms_norm(x, norm, config.norm_epsilon).flatten(0, 1)
         if config.has_experts(layer):
@@ -275,9 +287,12 @@ class Losses(NamedTuple):
         return self.cross_entropy + self.balance + self.z
 
 
-def step_losses(weights: Weights, tokens: Tensor, config: Config) -> tuple[Losses, list[Routing]]:
+def step_losses(
+    weights: Weights, tokens: Tensor, config: Config, documents: Tensor | None = None
+) -> tuple[Losses, list[Routing]]:
     """Losses over a global batch of tokens (sequence, sequence_length + 1).
 
+    With documents (sequence, sequence_length) attention stays within each; targets do not.
     Cross-entropy is the mean over all targets. Balance and z losses are those of each
     cell of cell_sequences consecutive sequences, weighted by its share of the targets.
     """
@@ -285,8 +300,10 @@ def step_losses(weights: Weights, tokens: Tensor, config: Config) -> tuple[Losse
     entropy, balance, z = zero, zero, zero
     every_routing = []
     targets = tokens[:, 1:].numel()
-    for cell in tokens.split(config.cell_sequences):
-        logits, routings = forward(weights, cell[:, :-1], config)
+    for sequences in torch.arange(len(tokens)).split(config.cell_sequences):
+        cell = tokens[sequences]
+        within = None if documents is None else documents[sequences]
+        logits, routings = forward(weights, cell[:, :-1], config, within)
         target = cell[:, 1:].flatten()
         entropy = entropy + cross_entropy(logits.flatten(0, 1), target, reduction="sum")
         for routing in routings:
@@ -358,9 +375,13 @@ class Step(NamedTuple):
     weights: Weights  # after the update
 
 
-def train(weights: Weights, batches: Tensor, config: Config) -> Iterator[Step]:
+def train(
+    weights: Weights, batches: Tensor, config: Config, documents: Tensor | None = None
+) -> Iterator[Step]:
     """Train on batches (step, sequence, position) with AdamW; yields every step.
 
+    `documents` (step, sequence, position), without the last position, are needed with
+    document_mask and must not be there without.
     w ← w - lr · (m̂ / (√v̂ + epsilon) + weight_decay · w), where weight decay spares
     vectors and the bias corrections of m̂ and v̂ count the updates from 1.
     """
@@ -368,9 +389,12 @@ def train(weights: Weights, batches: Tensor, config: Config) -> Iterator[Step]:
     weights = {name: w.detach().clone() for name, w in weights.items()}
     first = {name: torch.zeros_like(w) for name, w in weights.items()}
     second = {name: torch.zeros_like(w) for name, w in weights.items()}
+    if (documents is not None) != c.document_mask:
+        raise ValueError("documents do not fit document_mask")
     for index, tokens in enumerate(batches):
         leaves = {name: w.requires_grad_() for name, w in weights.items()}
-        losses, routings = step_losses(leaves, tokens.long(), config)
+        within = None if documents is None else documents[index]
+        losses, routings = step_losses(leaves, tokens.long(), config, within)
         values = torch.autograd.grad(losses.total, list(leaves.values()))
         gradients = dict(zip(leaves, values))
         norm = math.sqrt(sum(float(g.double().square().sum()) for g in values))

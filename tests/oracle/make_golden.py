@@ -24,6 +24,8 @@ GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 
 # A flipped expert choice breaks every tolerance, so choices must be clear by this much.
 ROUTER_GAP = 1e-4
+# Chance that a token begins a document.
+DOCUMENT_BEGIN = 0.2
 # A gradient that vanishes tests nothing.
 GRADIENT = 1e-4
 SEEDS_TO_TRY = 2000
@@ -103,6 +105,26 @@ CASES = {
         cell_sequences=3,
         clip_norm=3.1,
     ),
+    "masked": replace(
+        TRAINING,
+        layers=2,
+        hidden=10,
+        heads=2,
+        kv_heads=1,
+        head_dim=8,
+        dense_ffn=13,
+        vocabulary=31,
+        sequence_length=15,
+        document_mask=True,
+        experts=5,
+        top_k=2,
+        expert_ffn=7,
+        shared_ffn=6,
+        dense_layers=1,
+        global_batch=5,
+        cell_sequences=2,
+        clip_norm=2.4,
+    ),
 }
 
 
@@ -123,6 +145,16 @@ def make_inputs(config: Config) -> tuple[Weights, torch.Tensor]:
     return weights, torch.from_numpy(tokens)
 
 
+def make_documents(config: Config) -> torch.Tensor | None:
+    """With document_mask the document of each token (step, sequence, position), by a seed."""
+    if not config.document_mask:
+        return None
+    generator = np.random.default_rng([config.seed, 1])
+    shape = (config.steps, config.global_batch, config.sequence_length)
+    begins = generator.random(shape) < DOCUMENT_BEGIN
+    return torch.from_numpy(begins.cumsum(-1, dtype=np.int32))
+
+
 def smallest_gradient(gradients: Weights) -> float:
     """Smallest, over tensors and single experts, of the largest entry."""
     return min(
@@ -133,7 +165,7 @@ def smallest_gradient(gradients: Weights) -> float:
 
 
 def compute(weights: Weights, steps: list[Step]) -> dict[str, np.ndarray]:
-    """All datasets of a golden file but the tokens."""
+    """All datasets of a golden file but tokens and documents."""
     start, end = steps[0], steps[-1]
     result: dict[str, object] = {
         "loss/cross_entropy": start.losses.cross_entropy,
@@ -156,6 +188,7 @@ def compute(weights: Weights, steps: list[Step]) -> dict[str, np.ndarray]:
 
 DESCRIPTIONS = {
     "tokens": "token ids (step, sequence, position); targets are shifted by one",
+    "documents": "document of each token but the last (step, sequence, position)",
     "weights": "initial weights",
     "gradients": "gradients of the first step's total loss, before clipping",
     "loss": "terms of the first step's loss, coefficients included",
@@ -175,7 +208,8 @@ def write(path: Path, config: Config, arrays: dict[str, np.ndarray]) -> None:
             options = {"compression": 9, "shuffle": True} if array.ndim else {}
             file.create_dataset(name, data=array, **options)
         for name, text in DESCRIPTIONS.items():
-            file[name].attrs["description"] = text
+            if name in file:
+                file[name].attrs["description"] = text
 
 
 def make(path: Path, config: Config) -> None:
@@ -183,8 +217,9 @@ def make(path: Path, config: Config) -> None:
     for seed in range(config.seed, config.seed + SEEDS_TO_TRY):
         config = replace(config, seed=seed)
         weights, tokens = make_inputs(config)
+        documents = make_documents(config)
         steps = []
-        for step in train(weights, tokens, config):
+        for step in train(weights, tokens, config, documents):
             if step.router_gap < ROUTER_GAP:
                 break
             steps.append(step)
@@ -193,6 +228,8 @@ def make(path: Path, config: Config) -> None:
         if smallest_gradient(steps[0].gradients) < GRADIENT:
             continue
         arrays = {"tokens": tokens.numpy(), **compute(weights, steps)}
+        if documents is not None:
+            arrays["documents"] = documents.numpy()
         write(path, config, arrays)
         print(
             f"{path.name}: seed {seed}, smallest router gap "
@@ -218,7 +255,8 @@ def differences(path: Path) -> Iterator[tuple[str, float]]:
             name: torch.from_numpy(file[f"weights/{name}"][()]) for name in tensor_shapes(config)
         }
         tokens = torch.from_numpy(file["tokens"][()])
-        steps = list(train(weights, tokens, config))
+        documents = torch.from_numpy(file["documents"][()]) if config.document_mask else None
+        steps = list(train(weights, tokens, config, documents))
         for name, array in compute(weights, steps).items():
             stored = file[name][()]
             # The gap is a difference of probabilities: its error is relative to 1.

@@ -118,6 +118,15 @@ def test_attention_is_causal() -> None:
     assert not torch.equal(before[:, -1], after[:, -1])
 
 
+def test_masked_documents_are_sequences_of_their_own() -> None:
+    weights, tokens = make_inputs(TINY)
+    batch = tokens[0, :, :-1].long()
+    together, _ = forward(weights, batch, TINY, torch.tensor([[0, 1, 1, 1]] * 2 + [[0, 0, 0, 3]]))
+    for rows, begin, end in ((slice(2), 0, 1), (slice(2), 1, 4), (slice(2, 3), 0, 3)):
+        alone, _ = forward(weights, batch[rows, begin:end], TINY)
+        torch.testing.assert_close(together[rows, begin:end], alone, rtol=1e-12, atol=1e-12)
+
+
 def test_optimizer_equals_torch() -> None:
     config = replace(TINY, clip_norm=2.0, epsilon=1e-3)
     weights, tokens = make_inputs(config)

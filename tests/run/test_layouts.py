@@ -100,6 +100,7 @@ def test_running_blocks_again_changes_no_bit(launch: Launch, tiny: TinyRun) -> N
         "--batch.global_batch=1 --batch.cell_sequences=1",
         "--model.sequence_length=1",
         "--model.compute_type=fp64",
+        "--data.order=sequential",
     ],
 )
 def test_other_models_on_three_ranks(launch: Launch, tiny: TinyRun, change: str) -> None:
@@ -107,6 +108,28 @@ def test_other_models_on_three_ranks(launch: Launch, tiny: TinyRun, change: str)
     assert train(launch, tiny, "one", (1, 1, 1), *options) == train(
         launch, tiny, "three", (3, 3, 1), *options
     )
+
+
+def test_document_mask_on_three_ranks(launch: Launch, tiny: TinyRun) -> None:
+    one = train(launch, tiny, "one", (1, 1, 1), "--model.document_mask=true")
+    assert train(launch, tiny, "three", (3, 3, 1), "--model.document_mask=true") == one
+    assert_same_run(tiny.folder / "one", tiny.folder / "three")
+
+
+def test_document_mask_reaches_training_and_validation(launch: Launch, tiny: TinyRun) -> None:
+    # Weights that stay as they are: only the mask can make a difference.
+    still = ("--optimizer.learning_rate=0", "--optimizer.min_learning_rate=0")
+    crossing = train(launch, tiny, "crossing", (1, 1, 1), *still)
+    masked = train(launch, tiny, "masked", (1, 1, 1), *still, "--model.document_mask=true")
+    assert masked == crossing
+    a, b = (contents(tiny.folder / name / "training.h5") for name in ("crossing", "masked"))
+    assert (a["cross_entropy"] != b["cross_entropy"]).all()
+    assert (a["validation_loss"] != b["validation_loss"]).all()
+
+
+def test_order_reaches_training(launch: Launch, tiny: TinyRun) -> None:
+    shuffled = train(launch, tiny, "shuffled", (1, 1, 1))
+    assert train(launch, tiny, "sequential", (1, 1, 1), "--data.order=sequential") != shuffled
 
 
 def test_the_files_describe_themselves(launch: Launch, tiny: TinyRun) -> None:

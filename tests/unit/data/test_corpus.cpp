@@ -57,7 +57,7 @@ TEST_CASE("a corpus reads Megatron's samples") {
     std::vector<std::int32_t> tokens(length + 1);
     for (std::int64_t i = 0; i < samples; ++i) {
       std::vector<std::int32_t> expected = golden.numbers<std::int32_t>("sample", i);
-      CHECK(corpus.sample(i, tokens) == expected[0]);
+      CHECK(corpus.sample(i, tokens).source == expected[0]);
       expected.erase(expected.begin());
       CHECK(tokens == expected);
     }
@@ -84,6 +84,58 @@ TEST_CASE("a corpus of one pass reads each source in the order of its file") {
   CHECK_THROWS_AS(corpus.epoch_sample(0, 3, tokens), Error);
   CHECK_THROWS_AS(corpus.epoch_sample(1, 0, tokens), Error);
   CHECK_THROWS_AS(corpus.sample(0, tokens), Error);
+}
+
+TEST_CASE("a sequential corpus blends sources alike and shuffles none") {
+  const TemporaryFolder folder;
+  write_counting(folder / "a", {10, 11, 20});
+  write_counting(folder / "b", {7, 2, 14});
+  const std::int64_t samples = 60, length = 4;
+  const std::vector<std::string> plain = {"a:" + (folder / "a"), "b:" + (folder / "b")};
+  for (const auto& lines : {plain, {plain[0] + ":1", plain[1] + ":3"}}) {
+    const Corpus shuffled(parse_sources(lines), "1", Split::train, length, samples, 1);
+    const Corpus sequential(parse_sources(lines), "1", Split::train, length, samples, 1,
+                            Order::sequential);
+    CHECK(sequential.samples() == samples);
+    CHECK(sequential.epoch_samples(0) == 0);
+    const std::int32_t epoch[] = {41, 23};
+    std::int32_t next[] = {0, 0};
+    bool differ = false;
+    std::vector<std::int32_t> tokens(length + 1), other(length + 1);
+    for (std::int64_t i = 0; i < samples; ++i) {
+      const int source = sequential.sample(i, tokens).source;
+      CHECK(source == shuffled.sample(i, other).source);
+      differ = differ || tokens != other;
+      for (std::int32_t t = 0; t <= length; ++t) {
+        CHECK(tokens[t] == (next[source] + t) % epoch[source]);
+      }
+      next[source] += length;
+    }
+    CHECK(differ);
+    CHECK(next[0] > epoch[0]);
+    CHECK(next[1] > epoch[1]);
+  }
+}
+
+TEST_CASE("a sequential corpus does not depend on seed or number of samples") {
+  const TemporaryFolder folder;
+  write_counting(folder / "a", {30});
+  const auto lines = parse_sources({"a:" + (folder / "a")});
+  const Corpus few(lines, "1", Split::train, 4, 5, 1, Order::sequential);
+  const Corpus many(lines, "1", Split::train, 4, 50, 2, Order::sequential);
+  std::vector<std::int32_t> tokens(5), other(5);
+  for (std::int64_t i = 0; i < 5; ++i) {
+    few.sample(i, tokens);
+    many.sample(i, other);
+    CHECK(tokens == other);
+  }
+}
+
+TEST_CASE("orders are read") {
+  CHECK(parse_order("shuffled") == Order::shuffled);
+  CHECK(parse_order("sequential") == Order::sequential);
+  CHECK(message_of([] { (void)parse_order("random"); }) ==
+        "data.order: 'random' is neither shuffled nor sequential");
 }
 
 TEST_CASE("identity has a line for each source") {

@@ -65,15 +65,15 @@ TEST_CASE("one pass cuts the split in the order of the file") {
   const TemporaryFolder folder;
   write_counting(folder / "a", {4, 0, 3, 9, 1, 6});
   const TokenFile file(folder / "a");
-  const SampleOrder order = file_order(file, Split::validation, {2, 5}, 4);
+  const SampleOrder order = file_order(file, Split::validation, {2, 5}, 4, 0);
   REQUIRE(order.samples() == 3);
   for (std::int32_t i = 0; i < 3; ++i) {
     const std::int32_t first = 4 + 4 * i;
     CHECK(tokens_of(file, order, i) ==
           std::vector<std::int32_t>{first, first + 1, first + 2, first + 3, first + 4});
   }
-  CHECK(file_order(file, Split::validation, {2, 5}, 12).samples() == 1);
-  CHECK(file_order(file, Split::validation, {2, 5}, 13).samples() == 0);
+  CHECK(file_order(file, Split::validation, {2, 5}, 12, 0).samples() == 1);
+  CHECK(file_order(file, Split::validation, {2, 5}, 13, 0).samples() == 0);
 }
 
 TEST_CASE("over whole epochs every token but the last few is equally often a target") {
@@ -95,6 +95,27 @@ TEST_CASE("over whole epochs every token but the last few is equally often a tar
   CHECK(missing == 3 * 65 - 8 * order.samples());
 }
 
+TEST_CASE("the order of the file goes on through epochs") {
+  const TemporaryFolder folder;
+  write_counting(folder / "a", {4, 0, 3, 9, 1, 6});
+  const TokenFile file(folder / "a");
+  // Tokens 4 to 15, again and again; samples of 5 and the next token.
+  for (const std::int64_t samples : {1, 2, 3, 7, 12}) {
+    const SampleOrder order = file_order(file, Split::train, {1, 4}, 5, samples);
+    CHECK(order.epochs == (5 * samples + 12) / 12);
+    CHECK(order.samples() == (12 * order.epochs - 1) / 5);
+    REQUIRE(order.samples() >= samples);
+    CHECK(order.shuffle_index.empty());
+    for (std::int64_t i = 0; i < order.samples(); ++i) {
+      std::vector<std::int32_t> expected;
+      for (std::int64_t t = 5 * i; t <= 5 * i + 5; ++t) {
+        expected.push_back(static_cast<std::int32_t>(4 + t % 12));
+      }
+      CHECK(tokens_of(file, order, i) == expected);
+    }
+  }
+}
+
 TEST_CASE("a split without documents or tokens is refused") {
   const TemporaryFolder folder;
   write_counting(folder / "none", {});
@@ -105,7 +126,7 @@ TEST_CASE("a split without documents or tokens is refused") {
     const SequenceRange range = SplitShares(shares).range(split, file.sequences());
     const std::string shuffled =
         message_of([&] { (void)shuffled_order(file, split, range, 8, 3, 1); });
-    CHECK(shuffled == message_of([&] { (void)file_order(file, split, range, 8); }));
+    CHECK(shuffled == message_of([&] { (void)file_order(file, split, range, 8, 0); }));
     return shuffled;
   };
   CHECK(message("a", Split::validation, "999,1,0")

@@ -49,9 +49,23 @@ TEST_CASE("sequences may lie anywhere, share documents and carry modes") {
   write_bytes(folder / "a.bin", bytes_of<std::int32_t>({5, 6, 7, 8, 9}));
   const TokenFile file(folder / "a");
   CHECK(file.documents() == 1);
+  CHECK(file.document(0) == 0);
+  CHECK(file.document(1) == 0);
   std::vector<std::int32_t> read(2);
   file.copy(0, 0, read);
   CHECK(read == std::vector<std::int32_t>{7, 8});
+}
+
+TEST_CASE("a sequence's document is found, also among empty ones") {
+  const TemporaryFolder folder;
+  IndexFile index = index_of({2, 1, 1, 3, 1});
+  index.documents = {0, 0, 2, 2, 2, 3, 5, 5};
+  write_bytes(folder / "a.idx", index.bytes());
+  write_bytes(folder / "a.bin", std::string(32, '\0'));
+  const TokenFile file(folder / "a");
+  std::vector<std::int64_t> documents;
+  for (std::int64_t s = 0; s < 5; ++s) documents.push_back(file.document(s));
+  CHECK(documents == std::vector<std::int64_t>{1, 1, 4, 5, 5});
 }
 
 TEST_CASE("every integer type of token is read") {
@@ -154,6 +168,13 @@ TEST_CASE("what is wrong in an .idx file is named") {
   bad = good;
   bad.documents.back() = 7;
   CHECK(contains(message_of_bytes(bad.bytes()), "end at sequence 7, but it has 2"));
+  bad = good;
+  bad.documents[0] = 1;
+  CHECK(contains(message_of_bytes(bad.bytes()), "first document begins at sequence 1"));
+  bad = good;
+  bad.documents[1] = 5;
+  CHECK(contains(message_of_bytes(bad.bytes()),
+                 "document 1 ends at sequence 2, before its begin, sequence 5"));
 }
 
 TEST_CASE("counts of a damaged header do not overflow") {

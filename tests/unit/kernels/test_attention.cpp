@@ -127,23 +127,28 @@ TEST_CASE("attention: the reference's adjoint is its derivative") {
   CHECK(relative_difference(gradients.dv, by_v) < 1e-13);
 }
 
-TEST_CASE("attention: a segment's result does not depend on the rest of the plan") {
-  const Index heads = 4, kv_heads = 2, head_dim = 16, length = 77;
-  const Problem<float> all({3 * length, 3 * length, heads, kv_heads, head_dim, 0.25});
-  const Result<float> together = run(all, {{0, length, 0, length},
-                                           {length, 2 * length, length, 2 * length},
-                                           {2 * length, 3 * length, 2 * length, 3 * length}});
-  Problem<float> alone({length, length, heads, kv_heads, head_dim, 0.25});
-  alone.q = rows_of(all.q, heads * head_dim, length, length);
-  alone.k = rows_of(all.k, kv_heads * head_dim, length, length);
-  alone.v = rows_of(all.v, kv_heads * head_dim, length, length);
-  alone.dout = rows_of(all.dout, heads * head_dim, length, length);
-  const Result<float> one = run(alone, {{0, length, 0, length}});
-  CHECK(same_bits(one.out, rows_of(together.out, heads * head_dim, length, length)));
-  CHECK(same_bits(one.log_sum, rows_of(together.log_sum, heads, length, length)));
-  CHECK(same_bits(one.dq, rows_of(together.dq, heads * head_dim, length, length)));
-  CHECK(same_bits(one.dk, rows_of(together.dk, kv_heads * head_dim, length, length)));
-  CHECK(same_bits(one.dv, rows_of(together.dv, kv_heads * head_dim, length, length)));
+TEMPLATE_TEST_CASE("attention: a document's result does not depend on its neighbours", "", float,
+                   double) {
+  using T = TestType;
+  const Index heads = 4, kv_heads = 2, head_dim = 16, length = 231;
+  const Segments documents{
+      {0, 51, 0, 51}, {51, 52, 51, 52}, {52, 129, 52, 129}, {129, 231, 129, 231}};
+  const Problem<T> all({length, length, heads, kv_heads, head_dim, 0.25});
+  const Result<T> together = run(all, documents);
+  for (const AttentionSegment& document : documents) {
+    const Index begin = document.query_begin, rows = document.query_end - begin;
+    Problem<T> alone({rows, rows, heads, kv_heads, head_dim, 0.25});
+    alone.q = rows_of(all.q, heads * head_dim, begin, rows);
+    alone.k = rows_of(all.k, kv_heads * head_dim, begin, rows);
+    alone.v = rows_of(all.v, kv_heads * head_dim, begin, rows);
+    alone.dout = rows_of(all.dout, heads * head_dim, begin, rows);
+    const Result<T> one = run(alone, {{0, rows, 0, rows}});
+    CHECK(same_bits(one.out, rows_of(together.out, heads * head_dim, begin, rows)));
+    CHECK(same_bits(one.log_sum, rows_of(together.log_sum, heads, begin, rows)));
+    CHECK(same_bits(one.dq, rows_of(together.dq, heads * head_dim, begin, rows)));
+    CHECK(same_bits(one.dk, rows_of(together.dk, kv_heads * head_dim, begin, rows)));
+    CHECK(same_bits(one.dv, rows_of(together.dv, kv_heads * head_dim, begin, rows)));
+  }
 }
 
 TEST_CASE("attention leaves rows outside all segments alone") {

@@ -1,42 +1,13 @@
 // A model without an optimizer, and cells of given tokens, for tests.
 #pragma once
 
-#include <algorithm>
-#include <numeric>
 #include <random>
 
 #include "model/activation_bytes.hpp"
 #include "train/upload.hpp"
+#include "unit/train/fixture.hpp"
 
 namespace hearth {
-
-// Sequences [first, first + sequences) of `tokens` (sequences, length + 1) as a cell.
-template <class Number>
-DeviceCell make_cell(const std::vector<Number>& tokens, Index first, Index sequences,
-                     Index length) {
-  Cell cell;
-  for (Index s = first; s < first + sequences; ++s) {
-    for (Index i = 0; i < length; ++i) {
-      const auto at = static_cast<std::size_t>(s * (length + 1) + i);
-      cell.token.push_back(static_cast<int>(tokens[at]));
-      cell.target.push_back(static_cast<int>(tokens[at + 1]));
-      cell.position.push_back(static_cast<int>(i));
-    }
-    cell.sequence_source.push_back(0);
-  }
-  cell.order.resize(cell.token.size());
-  std::iota(cell.order.begin(), cell.order.end(), 0);
-  const auto token = [&](int i) { return cell.token[static_cast<std::size_t>(i)]; };
-  std::stable_sort(cell.order.begin(), cell.order.end(),
-                   [&](int a, int b) { return token(a) < token(b); });
-  for (std::size_t i = 0; i < cell.order.size(); ++i) {
-    if (i == 0 || token(cell.order[i]) != token(cell.order[i - 1])) {
-      cell.run_begin.push_back(static_cast<int>(i));
-    }
-  }
-  cell.run_begin.push_back(static_cast<int>(cell.order.size()));
-  return upload(cell);
-}
 
 // Dimensions that are small and differ from each other.
 inline Config small_config() {
@@ -77,7 +48,7 @@ struct SmallModel {
     for (Index i = 0; i < c.batch.cell_sequences * (length + 1); ++i) {
       tokens.push_back(static_cast<int>(random() % static_cast<unsigned>(c.model.vocabulary)));
     }
-    cell = make_cell(tokens, 0, c.batch.cell_sequences, length);
+    cell = upload(fixture::make_cell(tokens, length));
   }
 
   // Forward and backward of the cell, into cleared sums.

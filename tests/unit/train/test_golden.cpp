@@ -9,7 +9,8 @@
 #include "catch.hpp"
 #include "config/deck.hpp"
 #include "train/trainer.hpp"
-#include "unit/train/small_model.hpp"
+#include "train/upload.hpp"
+#include "unit/train/fixture.hpp"
 
 using namespace hearth;
 
@@ -50,6 +51,24 @@ class Golden {
  private:
   hid_t file_;
 };
+
+// `sequences` sequences of all steps' as a cell. `document`: which document each token belongs to,
+// or empty.
+DeviceCell make_cell(const std::vector<double>& tokens, const std::vector<double>& document,
+                     Index first, Index sequences, Index length) {
+  const auto row = tokens.begin() + static_cast<std::ptrdiff_t>(first * (length + 1));
+  Cell cell = fixture::make_cell({row, row + static_cast<std::ptrdiff_t>(sequences * (length + 1))},
+                                 length);
+  if (!document.empty()) {
+    for (Index i = 1; i < sequences * length; ++i) {
+      const auto at = static_cast<std::size_t>(first * length + i);
+      if (i % length != 0 && document[at] != document[at - 1]) {
+        cell.document_begin.push_back(static_cast<int>(i));
+      }
+    }
+  }
+  return upload(cell);
+}
 
 // Difference of two vectors over the norm of the expected one.
 double relative_error(const std::vector<double>& found, const std::vector<double>& expected) {
@@ -110,6 +129,8 @@ void compare(const Golden& golden, const Config& config, const Tolerance& tolera
   trainer.optimizer().spread_weights();
 
   const std::vector<double> tokens = golden.read("tokens");
+  std::vector<double> document;
+  if (config.model.document_mask) document = golden.read("documents");
   const std::vector<double> losses = golden.read("steps/loss");
   const std::vector<double> norms = golden.read("steps/gradient_norm");
   const std::vector<double> rates = golden.read("steps/learning_rate");
@@ -117,7 +138,7 @@ void compare(const Golden& golden, const Config& config, const Tolerance& tolera
   for (std::size_t step = 0; step < losses.size(); ++step) {
     std::vector<DeviceCell> cells;
     for (Index first = 0; first < batch; first += config.batch.cell_sequences) {
-      cells.push_back(make_cell(tokens, static_cast<Index>(step) * batch + first,
+      cells.push_back(make_cell(tokens, document, static_cast<Index>(step) * batch + first,
                                 std::min(config.batch.cell_sequences, batch - first), length));
     }
     const StepReport report = trainer.step(cells, static_cast<std::int64_t>(step), nullptr);
@@ -176,5 +197,8 @@ TEST_CASE("the model, its gradients and ten steps agree with PyTorch") {
   }
   SECTION("grouped heads, normed, tied, fp64") {
     compare("tests/golden/grouped_fp64.h5");
+  }
+  SECTION("documents masked, fp64") {
+    compare("tests/golden/masked_fp64.h5");
   }
 }
