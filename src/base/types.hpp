@@ -52,4 +52,10 @@ Array2<T> first_rows(const Array2<T>& a, Index rows) {
   return Array2<T>(a.data(), rows, a.extent(1));
 }
 
+// Elements [begin, end) of a one-dimensional array.
+template <class A>
+A run_of(const A& a, Index begin, Index end) {
+  return Kokkos::subview(a, Kokkos::pair<Index, Index>(begin, end));
+}
+
 }  // namespace hearth

@@ -17,11 +17,6 @@ Arena<T> make_arena(const TensorTable& table, Owner owner, const std::vector<Ind
           Array1<std::int64_t>("gradients", elements)};
 }
 
-template <class A>
-A run_of(const A& array, Index begin, Index elements) {
-  return Kokkos::subview(array, Kokkos::pair<Index, Index>(begin, begin + elements));
-}
-
 }  // namespace
 
 template <class T>
@@ -50,7 +45,7 @@ typename Parameters<T>::Place Parameters<T>::find(const std::string& name) const
 template <class T>
 Array1<const T> Parameters<T>::vector(const std::string& name) const {
   const Place place = find(name);
-  return run_of(place.arena->weights, place.begin, place.elements);
+  return run_of(place.arena->weights, place.begin, place.begin + place.elements);
 }
 
 template <class T>
@@ -75,7 +70,7 @@ kernels::GradientSum Parameters<T>::gradient(const std::string& name) const {
   const auto uses = 1 + std::count_if(table_.begin(), table_.end(), [&](const TensorInfo& info) {
                       return info.alias_of == place.info->name;
                     });
-  return {run_of(place.arena->gradients, place.begin, place.elements), overflow_,
+  return {run_of(place.arena->gradients, place.begin, place.begin + place.elements), overflow_,
           cells_ * static_cast<double>(uses)};
 }
 

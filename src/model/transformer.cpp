@@ -13,11 +13,6 @@ A rows_of(const A& a, Index begin, Index end) {
   return A(a.data() + begin * static_cast<Index>(a.extent(1)), end - begin, a.extent(1));
 }
 
-template <class A>
-A run_of(const A& a, Index begin, Index end) {
-  return Kokkos::subview(a, Kokkos::pair<Index, Index>(begin, end));
-}
-
 // work(begin, end) for every chunk of rows.
 template <class Work>
 void for_chunks(Index rows, const Work& work) {
