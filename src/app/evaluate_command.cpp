@@ -20,7 +20,7 @@ Status evaluate(const Config& config, const Communicator& world) {
     if (world.is_first()) output = std::make_unique<OutputDirectory>(config.run.output);
   });
   Trainer<T> trainer(config, mesh, validation->sources());
-  const auto resumed = resume(config, "", world, output.get(), trainer, false);
+  const auto resumed = resume(config, "", world, output.get(), trainer, nullptr);
   world.together([&] {
     if (!resumed) {
       throw input_error(config.run.output, ": no checkpoint to evaluate; run hearth train first");

@@ -207,12 +207,15 @@ void RoutingRecord::close_interval(std::int64_t step, const StepSums& layout) {
   std::fill(open_.begin(), open_.end(), 0);
 }
 
-void RoutingRecord::add_checkpoint(std::int64_t step, const CheckpointRow& row) {
+void RoutingRecord::add_checkpoint(std::int64_t step, const std::vector<CounterTensor>& counts,
+                                   const std::vector<std::int32_t>& probe) {
   checkpoint_.values.push_back(step);
-  pairs_.append(row.pairs);
-  source_counts_.append(row.sources);
-  token_counts_.append(row.tokens);
-  probe_.append(row.probe);
+  for (const CounterTensor& tensor : counts) {
+    if (tensor.name == "coactivation") pairs_.append(tensor.values);
+    if (tensor.name == "source_expert_count") source_counts_.append(tensor.values);
+    if (tensor.name == "token_expert_count") token_counts_.append(tensor.values);
+  }
+  probe_.append(probe);
 }
 
 void RoutingRecord::read(const std::string& path, std::int64_t step) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config/config.hpp"
+#include "io/checkpoint.hpp"
 #include "io/labelled_file.hpp"
 #include "train/trainer.hpp"
 
@@ -52,13 +53,10 @@ class RoutingRecord {
   // Adds a step to the open interval; closes it where the step is a multiple of every_steps.
   void add(const StepReport& report, const StepSums& layout);
 
-  // A row of counts since the last checkpoint, summed over ranks, each (layers, …); `probe` is
-  // (layers, probe tokens, k) of the current weights.
-  struct CheckpointRow {
-    std::vector<std::int64_t> pairs, sources, tokens;
-    std::vector<std::int32_t> probe;
-  };
-  void add_checkpoint(std::int64_t step, const CheckpointRow& row);
+  // Adds a row by checkpoint: the counts since the row before, in the datasets of their names, and
+  // (layers, probe tokens, k) experts chosen for the probe with the current weights.
+  void add_checkpoint(std::int64_t step, const std::vector<CounterTensor>& counts,
+                      const std::vector<std::int32_t>& probe);
   void set_probe_tokens(std::vector<std::int32_t> tokens) { probe_tokens_ = std::move(tokens); }
 
   void read(const std::string& path, std::int64_t step);

@@ -14,10 +14,22 @@ namespace hearth {
 
 namespace {
 
-constexpr const char* interval_counter = "open_interval";
+CounterTensor interval_tensor(const StepSums& layout, std::vector<std::int64_t> values) {
+  const auto sums = static_cast<Index>(layout.values().extent(0));
+  return {"open_interval", {sums + 1}, {"sum"}, std::move(values)};
+}
 
-CounterTensor make_interval_counter(Index elements, std::vector<std::int64_t> values) {
-  return {interval_counter, {elements}, {"sum"}, std::move(values)};
+// What a checkpoint holds of the statistics that this run may have open: a row by checkpoint was
+// written with it where it holds no counts.
+std::vector<CounterTensor> wanted_tensors(const CheckpointHeader& header, const StepSums& layout,
+                                          const IntervalCounts& counts) {
+  std::vector<CounterTensor> tensors = expert_count_tensors(counts);
+  std::erase_if(tensors, [&](const CounterTensor& tensor) {
+    return std::find(header.counters.begin(), header.counters.end(), tensor.name) ==
+           header.counters.end();
+  });
+  tensors.push_back(interval_tensor(layout, {}));
+  return tensors;
 }
 
 std::string one_line(std::string text) {
@@ -67,26 +79,24 @@ CheckpointHeader run_header(const Config& config, const Mesh& mesh,
 
 template <class T>
 void save(const std::string& path, const CheckpointHeader& header, const Communicator& world,
-          Trainer<T>& trainer, const std::vector<std::int64_t>& open_interval) {
-  const auto elements = static_cast<Index>(trainer.sums().values().extent(0)) + 1;
-  const std::vector<CounterTensor> counters = {make_interval_counter(
-      elements, world.is_first() ? open_interval : std::vector<std::int64_t>())};
+          Trainer<T>& trainer, const std::vector<std::int64_t>& open_interval,
+          std::vector<CounterTensor> counts) {
+  counts.push_back(interval_tensor(trainer.sums(), open_interval));
   write_checkpoint<T>(world, path, header, trainer.parameters().table(),
-                      tensor_parts(trainer, true), counters);
+                      tensor_parts(trainer, true), counts);
 }
 
 template <class T>
 std::optional<Resumed> resume(const Config& config, const std::string& data_identity,
                               const Communicator& world, const OutputDirectory* output,
-                              Trainer<T>& trainer, bool moments) {
+                              Trainer<T>& trainer, const IntervalCounts* counts) {
   const bool named = config.checkpoint.resume != "auto" && config.checkpoint.resume != "none";
   std::int64_t before = std::numeric_limits<std::int64_t>::max();
   while (true) {
     std::string path;
-    std::int64_t step = 0;
+    CheckpointHeader header;
     world.together([&] {
       if (!world.is_first()) return;
-      CheckpointHeader header;
       if (named) {
         path = config.checkpoint.resume;
         header = read_checkpoint_header(path);
@@ -103,7 +113,6 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
         path = point->path;
         header = point->header;
       }
-      step = header.step;
       const Config then = parse_deck(header.deck, path);
       for (const std::string& change : check_resumed(then, config, path)) {
         say(world, "changed since " + path + ": " + change);
@@ -116,16 +125,13 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
     });
     path = world.broadcast(path);
     if (path.empty()) return std::nullopt;
-    step = world.max(step);
+    const std::int64_t step = world.max(header.step);
 
-    auto parts = tensor_parts(trainer, moments);
-    std::vector<CounterTensor> counters;
-    if (moments) {
-      counters.push_back(
-          make_interval_counter(static_cast<Index>(trainer.sums().values().extent(0)) + 1, {}));
-    }
+    auto parts = tensor_parts(trainer, counts != nullptr);
+    std::vector<CounterTensor> tensors;
+    if (counts != nullptr) tensors = wanted_tensors(header, trainer.sums(), *counts);
     try {
-      read_checkpoint<T>(world, path, trainer.parameters().table(), parts, counters);
+      read_checkpoint<T>(world, path, trainer.parameters().table(), parts, tensors);
     } catch (const CollectiveError& error) {
       if (named) throw;
       say(world, text("passed over: ", error.what()));
@@ -133,8 +139,12 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
       continue;
     }
     trainer.optimizer().spread_weights();
-    return Resumed{step, path,
-                   counters.empty() ? std::vector<std::int64_t>() : counters.front().values};
+    Resumed resumed{step, path, {}};
+    if (counts != nullptr && world.is_first()) {
+      restore(tensors, *counts);
+      resumed.open_interval = std::move(tensors.back().values);
+    }
+    return resumed;
   }
 }
 
@@ -154,10 +164,11 @@ void set_aside_beyond(const OutputDirectory& output, std::int64_t step) {
   template std::vector<TensorPart<T>> tensor_parts<T>(Trainer<T>&, bool);                 \
   template std::uint64_t weights_checksum<T>(Trainer<T>&, const Communicator&);           \
   template void save<T>(const std::string&, const CheckpointHeader&, const Communicator&, \
-                        Trainer<T>&, const std::vector<std::int64_t>&);                   \
+                        Trainer<T>&, const std::vector<std::int64_t>&,                    \
+                        std::vector<CounterTensor>);                                      \
   template std::optional<Resumed> resume<T>(const Config&, const std::string&,            \
                                             const Communicator&, const OutputDirectory*,  \
-                                            Trainer<T>&, bool)
+                                            Trainer<T>&, const IntervalCounts*)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE

@@ -32,17 +32,6 @@ struct Records {
   }
 };
 
-std::vector<std::int64_t> flattened(const std::vector<Array2<std::int64_t>>& layers,
-                                    const Communicator& world) {
-  std::vector<std::int64_t> all;
-  for (const auto& layer : layers) {
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), layer);
-    all.insert(all.end(), host.data(), host.data() + host.size());
-  }
-  world.sum(all);
-  return all;
-}
-
 std::string validation_line(std::int64_t step, const std::vector<SourceLoss>& losses) {
   double sum = 0;
   std::int64_t tokens = 0;
@@ -97,7 +86,7 @@ Status train(const Config& config, const Communicator& world) {
   records.routing.set_probe_tokens(probe.tokens());
   std::int64_t step = 0;
   if (const auto resumed =
-          resume(config, header.data_identity, world, output.get(), trainer, true)) {
+          resume(config, header.data_identity, world, output.get(), trainer, &counts)) {
     step = resumed->step;
     world.together([&] {
       if (!world.is_first()) return;
@@ -129,20 +118,28 @@ Status train(const Config& config, const Communicator& world) {
                        static_cast<long>(1000 * seconds_since(start)), " ms"));
   });
 
+  // The deck's checkpoints have a row of statistics each. A stop between two of them leaves its
+  // counts in its checkpoint, so that no row depends on where a run was stopped.
+  const auto scheduled = [&] {
+    return step % config.checkpoint.every_steps == 0 || step == config.run.steps;
+  };
   const auto checkpoint = [&] {
-    RoutingRecord::CheckpointRow row{flattened(counts.pairs, world),
-                                     flattened(counts.sources, world),
-                                     flattened(counts.tokens, world), probe.choices(trainer)};
-    counts.clear();
-    header.step = step;
+    std::vector<CounterTensor> open_counts = collect(counts, world);
+    if (scheduled()) {
+      const std::vector<std::int32_t> choices = probe.choices(trainer);
+      world.together([&] {
+        if (world.is_first()) records.routing.add_checkpoint(step, open_counts, choices);
+      });
+      counts.clear();
+      open_counts.clear();
+    }
     // Statistics before the checkpoint: a checkpoint never stands without its rows.
     world.together([&] {
-      if (!world.is_first()) return;
-      records.routing.add_checkpoint(step, row);
-      records.write(*output, trainer.timers(), config.moe_layers() > 0);
+      if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
     });
+    header.step = step;
     save(world.broadcast(output ? output->checkpoint(step) : ""), header, world, trainer,
-         records.routing.open_interval());
+         records.routing.open_interval(), std::move(open_counts));
     world.together([&] {
       if (world.is_first()) output->prune(config.checkpoint.keep);
     });
@@ -178,7 +175,7 @@ Status train(const Config& config, const Communicator& world) {
     const bool write_due = seconds_since(last_write) > statistics_period_s;
     const auto wish = world.max(late || stop_signal_arrived() ? 2 : write_due ? 1 : 0);
     const bool stop = wish == 2;
-    if (step == end || stop || step % config.checkpoint.every_steps == 0) {
+    if (step == end || stop || scheduled()) {
       checkpoint();
       last_write = Clock::now();
       if (step == end || stop) break;

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Launch, TinyRun
+from conftest import Launch, TinyRun, assert_same_run
 
 REQUEUE = 75
 PATIENCE_S = 60.0
@@ -131,6 +131,29 @@ def test_signal_to_mpirun(command: Command, launch: Launch, tiny: TinyRun) -> No
     assert f"at step {step}\n" in again.stderr
     whole = launch(1, "train", str(tiny.deck), *LONG, stop, f"--run.output={tiny.folder}/whole")
     assert checksum(again.stderr) == checksum(whole.stderr)
+
+
+def test_a_signal_between_checkpoints_leaves_no_trace(
+    command: Command, launch: Launch, tiny: TinyRun
+) -> None:
+    long = ("--run.steps=100000", "--run.log_every=1", "--checkpoint.every_steps=20")
+    deck = str(tiny.deck)
+    logged = tiny.output / "metrics.jsonl"
+    with running(command, 2, "train", deck, *long) as process:
+        wait_for(lambda: logged.exists() and logged.stat().st_size > 0, process)
+        process.send_signal(signal.SIGUSR1)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == REQUEUE, stderr
+    step = steps_done(tiny.output)
+    assert step % 20 != 0, "the signal came at a checkpoint of the deck: run the test again"
+
+    last = (step // 20 + 1) * 20
+    whole = tiny.folder / "whole"
+    for output, ranks in ((tiny.output, 3), (whole, 1)):
+        stop = (f"--run.stop_step={last}", f"--run.output={output}")
+        finished = launch(ranks, "train", deck, *long, *stop)
+        assert finished.returncode == REQUEUE, finished.stderr
+    assert_same_run(whole, tiny.output, last)
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
