@@ -9,18 +9,21 @@ namespace {
 
 template <class T>
 Status evaluate(const Config& config, const Communicator& world) {
+  world.together([&] {
+    if (config.checkpoint.resume == "none") {
+      throw input_error("checkpoint.resume = none, but hearth evaluate needs a checkpoint; ",
+                        "expected auto or a file");
+    }
+  });
   const Mesh mesh(world, config.parallel.expert_ranks, config.moe.experts);
   std::optional<Corpus> validation;
   world.together([&] {
     validation.emplace(parse_sources(config.data.sources), config.data.split, Split::validation,
                        config.model.sequence_length, 0, config.run.seed);
   });
-  std::unique_ptr<OutputDirectory> output;
-  world.together([&] {
-    if (world.is_first()) output = std::make_unique<OutputDirectory>(config.run.output);
-  });
   Trainer<T> trainer(config, mesh, validation->sources());
-  const auto resumed = resume(config, "", world, output.get(), trainer, nullptr);
+  const auto resumed =
+      resume(config, "", world, CheckpointFolder(config.run.output), trainer, nullptr);
   world.together([&] {
     if (!resumed) {
       throw input_error(config.run.output, ": no checkpoint to evaluate; run hearth train first");

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <limits>
 
 #include "base/error.hpp"
@@ -88,7 +87,7 @@ void save(const std::string& path, const CheckpointHeader& header, const Communi
 
 template <class T>
 std::optional<Resumed> resume(const Config& config, const std::string& data_identity,
-                              const Communicator& world, const OutputDirectory* output,
+                              const Communicator& world, const CheckpointFolder& checkpoints,
                               Trainer<T>& trainer, const IntervalCounts* counts) {
   const bool named = config.checkpoint.resume != "auto" && config.checkpoint.resume != "none";
   std::int64_t before = std::numeric_limits<std::int64_t>::max();
@@ -102,7 +101,7 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
         header = read_checkpoint_header(path);
       } else {
         std::vector<std::string> notes;
-        const auto point = find_resume_point(*output, notes, before);
+        const auto point = find_resume_point(checkpoints, notes, before);
         for (const std::string& note : notes) say(world, note);
         if (!point) return;
         if (config.checkpoint.resume == "none") {
@@ -148,18 +147,6 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
   }
 }
 
-void set_aside_beyond(const OutputDirectory& output, std::int64_t step) {
-  for (const OutputDirectory::Checkpoint& checkpoint : output.checkpoints()) {
-    if (checkpoint.step <= step) break;  // the newest comes first
-    const std::string aside = checkpoint.path + ".aside";
-    std::error_code error;
-    std::filesystem::rename(checkpoint.path, aside, error);
-    if (error) throw input_error(checkpoint.path, ": cannot be renamed: ", error.message());
-    std::fprintf(stderr, "set aside, since the run goes on from step %lld: %s\n",
-                 static_cast<long long>(step), aside.c_str());
-  }
-}
-
 #define HEARTH_INSTANTIATE(T)                                                             \
   template std::vector<TensorPart<T>> tensor_parts<T>(Trainer<T>&, bool);                 \
   template std::uint64_t weights_checksum<T>(Trainer<T>&, const Communicator&);           \
@@ -167,7 +154,7 @@ void set_aside_beyond(const OutputDirectory& output, std::int64_t step) {
                         Trainer<T>&, const std::vector<std::int64_t>&,                    \
                         std::vector<CounterTensor>);                                      \
   template std::optional<Resumed> resume<T>(const Config&, const std::string&,            \
-                                            const Communicator&, const OutputDirectory*,  \
+                                            const Communicator&, const CheckpointFolder&, \
                                             Trainer<T>&, const IntervalCounts*)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);

@@ -6,7 +6,7 @@
 #include "app/expert_counts.hpp"
 #include "app/run_record.hpp"
 #include "io/checkpoint.hpp"
-#include "io/output_directory.hpp"
+#include "io/checkpoint_folder.hpp"
 #include "train/trainer.hpp"
 
 namespace hearth {
@@ -37,8 +37,8 @@ struct Resumed {
   std::vector<std::int64_t> open_interval;  // on the first rank
 };
 
-// Takes up the checkpoint that checkpoint.resume asks for: the newest good one of `output` (first
-// rank's; null elsewhere), or a file. None: no checkpoint is there. It gives the weights and, where
+// Takes up the checkpoint that checkpoint.resume asks for: the newest good one in the
+// folder, or a file. None: no checkpoint is there. It gives the weights and, where
 // `counts` is not null, all else that training goes on from: moments, the open interval and, on
 // the first rank, whose place among the ranks does not matter to their sum, the counts of all
 // ranks. `data_identity` must be that of the checkpoint (empty: any). Says on standard error what
@@ -47,11 +47,7 @@ struct Resumed {
 template <class T>
 [[nodiscard]] std::optional<Resumed> resume(const Config& config, const std::string& data_identity,
                                             const Communicator& world,
-                                            const OutputDirectory* output, Trainer<T>& trainer,
-                                            const IntervalCounts* counts);
-
-// Renames the checkpoints beyond `step`: damaged ones, or those of a course not taken. Neither the
-// next start nor pruning then takes them for the newest. Says so on standard error.
-void set_aside_beyond(const OutputDirectory& output, std::int64_t step);
+                                            const CheckpointFolder& checkpoints,
+                                            Trainer<T>& trainer, const IntervalCounts* counts);
 
 }  // namespace hearth

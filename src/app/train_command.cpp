@@ -6,6 +6,7 @@
 #include "app/progress.hpp"
 #include "app/run_state.hpp"
 #include "app/signals.hpp"
+#include "io/output_directory.hpp"
 
 namespace hearth {
 
@@ -67,6 +68,7 @@ Status train(const Config& config, const Communicator& world) {
   });
 
   // 2. The output directory, locked for this run.
+  const CheckpointFolder checkpoints(config.run.output);
   std::unique_ptr<OutputDirectory> output;
   world.together([&] {
     if (world.is_first()) output = std::make_unique<OutputDirectory>(config.run.output);
@@ -86,7 +88,7 @@ Status train(const Config& config, const Communicator& world) {
   records.routing.set_probe_tokens(probe.tokens());
   std::int64_t step = 0;
   if (const auto resumed =
-          resume(config, header.data_identity, world, output.get(), trainer, &counts)) {
+          resume(config, header.data_identity, world, checkpoints, trainer, &counts)) {
     step = resumed->step;
     world.together([&] {
       if (!world.is_first()) return;
@@ -112,7 +114,10 @@ Status train(const Config& config, const Communicator& world) {
   std::optional<Progress> progress;
   world.together([&] {
     if (!world.is_first()) return;
-    set_aside_beyond(*output, step);
+    for (const std::string& aside : output->set_aside_beyond(step)) {
+      std::fprintf(stderr, "set aside, since the run goes on from step %lld: %s\n",
+                   static_cast<long long>(step), aside.c_str());
+    }
     progress.emplace(config, step, output->file("metrics.jsonl"));
     progress->say(text(header.decomposition, "; first step after ",
                        static_cast<long>(1000 * seconds_since(start)), " ms"));
@@ -138,8 +143,8 @@ Status train(const Config& config, const Communicator& world) {
       if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
     });
     header.step = step;
-    save(world.broadcast(output ? output->checkpoint(step) : ""), header, world, trainer,
-         records.routing.open_interval(), std::move(open_counts));
+    save(checkpoints.file(step), header, world, trainer, records.routing.open_interval(),
+         std::move(open_counts));
     world.together([&] {
       if (world.is_first()) output->prune(config.checkpoint.keep);
     });
@@ -194,7 +199,7 @@ Status train(const Config& config, const Communicator& world) {
     std::snprintf(line, sizeof line, "step %lld, weights checksum %016llx",
                   static_cast<long long>(step), static_cast<unsigned long long>(checksum));
     progress->say(line);
-    progress->say("checkpoint " + output->checkpoint(step));
+    progress->say("checkpoint " + checkpoints.file(step));
   }
   return step == config.run.steps ? Status::done : Status::requeue;
 }

@@ -203,6 +203,12 @@ def test_second_writer(command: Command, launch: Launch, tiny: TinyRun) -> None:
             assert second.returncode == 2, second.stderr
             assert second.stderr.count("hearth: ") == 1
             assert f"{tiny.output}: is in use by process " in second.stderr
+        half_written = tiny.output / "checkpoints" / "step_99999999.h5.tmp"
+        half_written.touch()
+        looking = launch(2, "evaluate", deck, *LONG)
+        assert looking.returncode == 0, looking.stderr
+        assert "validation loss" in looking.stdout
+        assert half_written.exists() and (tiny.output / "lock").exists()
         process.send_signal(signal.SIGUSR1)
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == REQUEUE, stderr
