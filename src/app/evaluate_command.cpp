@@ -29,20 +29,13 @@ Status evaluate(const Config& config, const Communicator& world) {
       throw input_error(config.run.output, ": no checkpoint to evaluate; run hearth train first");
     }
   });
-  const std::vector<SourceLoss> losses = trainer.evaluate(*validation, config.evaluate.batches);
+  std::vector<SourceLoss> losses = trainer.evaluate(*validation, config.evaluate.batches);
   if (!world.is_first()) return Status::done;
-  double sum = 0;
-  std::int64_t tokens = 0;
+  losses.push_back(all_sources(losses));
   std::printf("validation loss in nats per token, %s\n", resumed->path.c_str());
   for (const SourceLoss& source : losses) {
     std::printf("%-16s %8.4f  %lld tokens\n", source.name.c_str(), source.loss,
                 static_cast<long long>(source.tokens));
-    sum += source.loss * static_cast<double>(source.tokens);
-    tokens += source.tokens;
-  }
-  if (tokens > 0) {
-    std::printf("%-16s %8.4f  %lld tokens\n", "all", sum / static_cast<double>(tokens),
-                static_cast<long long>(tokens));
   }
   return Status::done;
 }

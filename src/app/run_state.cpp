@@ -59,12 +59,6 @@ std::vector<TensorPart<T>> tensor_parts(Trainer<T>& trainer, bool moments) {
   return parts;
 }
 
-template <class T>
-std::uint64_t weights_checksum(Trainer<T>& trainer, const Communicator& world) {
-  const TensorTable& table = trainer.parameters().table();
-  return combined_checksum(table, tensor_checksums(world, table, tensor_parts(trainer, false)));
-}
-
 CheckpointHeader run_header(const Config& config, const Mesh& mesh,
                             const std::string& data_identity) {
   CheckpointHeader header;
@@ -77,12 +71,13 @@ CheckpointHeader run_header(const Config& config, const Mesh& mesh,
 }
 
 template <class T>
-void save(const std::string& path, const CheckpointHeader& header, const Communicator& world,
-          Trainer<T>& trainer, const std::vector<std::int64_t>& open_interval,
-          std::vector<CounterTensor> counts) {
+std::uint64_t save(const std::string& path, const CheckpointHeader& header,
+                   const Communicator& world, Trainer<T>& trainer,
+                   const std::vector<std::int64_t>& open_interval,
+                   std::vector<CounterTensor> counts) {
   counts.push_back(interval_tensor(trainer.sums(), open_interval));
-  write_checkpoint<T>(world, path, header, trainer.parameters().table(),
-                      tensor_parts(trainer, true), counts);
+  return write_checkpoint<T>(world, path, header, trainer.parameters().table(),
+                             tensor_parts(trainer, true), counts);
 }
 
 template <class T>
@@ -147,14 +142,13 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
   }
 }
 
-#define HEARTH_INSTANTIATE(T)                                                             \
-  template std::vector<TensorPart<T>> tensor_parts<T>(Trainer<T>&, bool);                 \
-  template std::uint64_t weights_checksum<T>(Trainer<T>&, const Communicator&);           \
-  template void save<T>(const std::string&, const CheckpointHeader&, const Communicator&, \
-                        Trainer<T>&, const std::vector<std::int64_t>&,                    \
-                        std::vector<CounterTensor>);                                      \
-  template std::optional<Resumed> resume<T>(const Config&, const std::string&,            \
-                                            const Communicator&, const CheckpointFolder&, \
+#define HEARTH_INSTANTIATE(T)                                                                      \
+  template std::vector<TensorPart<T>> tensor_parts<T>(Trainer<T>&, bool);                          \
+  template std::uint64_t save<T>(const std::string&, const CheckpointHeader&, const Communicator&, \
+                                 Trainer<T>&, const std::vector<std::int64_t>&,                    \
+                                 std::vector<CounterTensor>);                                      \
+  template std::optional<Resumed> resume<T>(const Config&, const std::string&,                     \
+                                            const Communicator&, const CheckpointFolder&,          \
                                             Trainer<T>&, const IntervalCounts*)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);

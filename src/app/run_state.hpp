@@ -15,21 +15,18 @@ namespace hearth {
 template <class T>
 [[nodiscard]] std::vector<TensorPart<T>> tensor_parts(Trainer<T>& trainer, bool moments);
 
-// One number for all weights, the same on any layout. Collective.
-template <class T>
-[[nodiscard]] std::uint64_t weights_checksum(Trainer<T>& trainer, const Communicator& world);
-
 // What every file of the run carries.
 [[nodiscard]] CheckpointHeader run_header(const Config& config, const Mesh& mesh,
                                           const std::string& data_identity);
 
 // Writes the checkpoint of `header.step`. On the first rank: `open_interval` is that of the routing
 // record; `counts` are those since the last row by checkpoint, none where one was just written.
-// Collective.
+// Returns one number for all weights, the same on any layout. Collective.
 template <class T>
-void save(const std::string& path, const CheckpointHeader& header, const Communicator& world,
-          Trainer<T>& trainer, const std::vector<std::int64_t>& open_interval,
-          std::vector<CounterTensor> counts);
+std::uint64_t save(const std::string& path, const CheckpointHeader& header,
+                   const Communicator& world, Trainer<T>& trainer,
+                   const std::vector<std::int64_t>& open_interval,
+                   std::vector<CounterTensor> counts);
 
 struct Resumed {
   std::int64_t step = 0;

@@ -1,5 +1,7 @@
 #include <chrono>
 #include <cstdio>
+#include <iomanip>
+#include <sstream>
 
 #include "app/commands.hpp"
 #include "app/probe.hpp"
@@ -27,26 +29,20 @@ struct Records {
   RoutingRecord routing;
   LabelledAttributes attributes;
 
-  void write(const OutputDirectory& output, const PhaseTimers& timers, bool experts) const {
+  void write(const OutputDirectory& output, const PhaseTimers& timers, bool experts) {
     training.write(output.file("training.h5"), attributes, timers);
     if (experts) routing.write(output.file("routing.h5"), attributes);
   }
 };
 
 std::string validation_line(std::int64_t step, const std::vector<SourceLoss>& losses) {
-  double sum = 0;
-  std::int64_t tokens = 0;
-  std::string by_source;
-  char number[32];
-  for (const SourceLoss& source : losses) {
-    sum += source.loss * static_cast<double>(source.tokens);
-    tokens += source.tokens;
-    std::snprintf(number, sizeof number, " %.4f", source.loss);
-    by_source += ", " + source.name + number;
-  }
-  if (tokens == 0) return "validation: the split has no whole sequence";
-  std::snprintf(number, sizeof number, "%.4f", sum / static_cast<double>(tokens));
-  return text("validation after step ", step, ": loss ", number, by_source);
+  const SourceLoss all = all_sources(losses);
+  if (all.tokens == 0) return "validation: the split has no whole sequence";
+  std::ostringstream line;
+  line << std::fixed << std::setprecision(4) << "validation after step " << step << ": loss "
+       << all.loss;
+  for (const SourceLoss& source : losses) line << ", " << source.name << " " << source.loss;
+  return line.str();
 }
 
 template <class T>
@@ -58,12 +54,11 @@ Status train(const Config& config, const Communicator& world) {
   const Mesh mesh(world, config.parallel.expert_ranks, config.moe.experts);
   std::optional<Corpus> corpus, validation;
   world.together([&] {
-    const std::vector<DataSource> sources = parse_sources(config.data.sources);
-    corpus.emplace(sources, config.data.split, Split::train, config.model.sequence_length,
-                   config.run.steps * config.batch.global_batch, config.run.seed);
+    corpus.emplace(parse_sources(config.data.sources), config.data.split, Split::train,
+                   config.model.sequence_length, config.run.steps * config.batch.global_batch,
+                   config.run.seed);
     if (SplitShares(config.data.split).has(Split::validation)) {
-      validation.emplace(sources, config.data.split, Split::validation,
-                         config.model.sequence_length, 0, config.run.seed);
+      validation.emplace(corpus->one_pass(Split::validation));
     }
   });
 
@@ -80,12 +75,11 @@ Status train(const Config& config, const Communicator& world) {
   const Probe probe(config, validation ? &*validation : nullptr, world);
   CheckpointHeader header = run_header(config, mesh, corpus->identity());
   Records records{TrainingRecord(corpus->names()),
-                  RoutingRecord(config, corpus->names()),
+                  RoutingRecord(config, corpus->names(), probe.tokens()),
                   {{"deck", header.deck},
                    {"version", header.version},
                    {"revision", header.revision},
                    {"data_identity", header.data_identity}}};
-  records.routing.set_probe_tokens(probe.tokens());
   std::int64_t step = 0;
   if (const auto resumed =
           resume(config, header.data_identity, world, checkpoints, trainer, &counts)) {
@@ -128,6 +122,7 @@ Status train(const Config& config, const Communicator& world) {
   const auto scheduled = [&] {
     return step % config.checkpoint.every_steps == 0 || step == config.run.steps;
   };
+  std::uint64_t checksum = 0;  // of the weights in the newest checkpoint
   const auto checkpoint = [&] {
     std::vector<CounterTensor> open_counts = collect(counts, world);
     if (scheduled()) {
@@ -143,8 +138,8 @@ Status train(const Config& config, const Communicator& world) {
       if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
     });
     header.step = step;
-    save(checkpoints.file(step), header, world, trainer, records.routing.open_interval(),
-         std::move(open_counts));
+    checksum = save(checkpoints.file(step), header, world, trainer, records.routing.open_interval(),
+                    std::move(open_counts));
     world.together([&] {
       if (world.is_first()) output->prune(config.checkpoint.keep);
     });
@@ -193,7 +188,6 @@ Status train(const Config& config, const Communicator& world) {
   }
 
   // 5. What a person wants to know at the end.
-  const std::uint64_t checksum = weights_checksum(trainer, world);
   if (world.is_first()) {
     char line[80];
     std::snprintf(line, sizeof line, "step %lld, weights checksum %016llx",

@@ -65,7 +65,7 @@ std::vector<DataSource> parse_sources(const std::vector<std::string>& lines) {
 
 Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split split,
                std::int64_t sequence_length, std::int64_t samples, std::int64_t seed)
-    : sources_(std::move(sources)), sequence_length_(sequence_length), samples_(samples) {
+    : sources_(std::move(sources)), shares_(shares), sequence_length_(sequence_length) {
   if (sources_.empty()) {
     throw input_error("data.sources: no source is given; right is at least one name:prefix");
   }
@@ -77,29 +77,51 @@ Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split
     throw input_error("run.seed: ", seed, " is not from 0 to 4294967295, as the order of the data ",
                       "needs");
   }
-  const SplitShares split_shares(shares);
-  if (!split_shares.has(split)) {
+  if (!shares_.has(split)) {
     throw input_error("data.split: '", shares, "' gives the ", split_name(split),
                       " split no share; give it one");
   }
-
-  std::vector<SequenceRange> ranges;
-  files_.reserve(sources_.size());
   for (const DataSource& source : sources_) {
-    const TokenFile& opened = files_.emplace_back(source.prefix);
-    ranges.push_back(split_shares.range(split, opened.sequences()));
+    files_.push_back(std::make_shared<const TokenFile>(source.prefix));
   }
-
-  orders_.reserve(sources_.size());
   if (samples == 0) {
-    for (std::size_t d = 0; d < files_.size(); ++d) {
-      orders_.push_back(file_order(files_[d], split, ranges[d], sequence_length));
-    }
-    return;
+    order_one_pass(split);
+  } else {
+    order_shuffled(split, samples, static_cast<std::uint32_t>(seed));
   }
+}
+
+Corpus::Corpus(std::vector<DataSource> sources, std::vector<std::shared_ptr<const TokenFile>> files,
+               const SplitShares& shares, std::int64_t sequence_length)
+    : sources_(std::move(sources)),
+      files_(std::move(files)),
+      shares_(shares),
+      sequence_length_(sequence_length) {}
+
+Corpus Corpus::one_pass(Split split) const {
+  Corpus pass(sources_, files_, shares_, sequence_length_);
+  pass.order_one_pass(split);
+  return pass;
+}
+
+std::vector<SequenceRange> Corpus::ranges(Split split) const {
+  std::vector<SequenceRange> ranges;
+  for (const auto& file : files_) ranges.push_back(shares_.range(split, file->sequences()));
+  return ranges;
+}
+
+void Corpus::order_one_pass(Split split) {
+  const std::vector<SequenceRange> range = ranges(split);
+  for (std::size_t d = 0; d < files_.size(); ++d) {
+    orders_.push_back(file_order(*files_[d], split, range[d], sequence_length_));
+  }
+}
+
+void Corpus::order_shuffled(Split split, std::int64_t samples, std::uint32_t seed) {
+  samples_ = samples;
+  const std::vector<SequenceRange> range = ranges(split);
   const auto shuffled = [&](std::size_t d, std::int64_t prepared) {
-    return shuffled_order(files_[d], split, ranges[d], sequence_length, prepared,
-                          static_cast<std::uint32_t>(seed));
+    return shuffled_order(*files_[d], split, range[d], sequence_length_, prepared, seed);
   };
   if (files_.size() == 1 && !sources_.front().weighted) {
     orders_.push_back(shuffled(0, samples));
@@ -107,7 +129,7 @@ Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split
   }
   std::vector<double> weights;
   for (std::size_t d = 0; d < files_.size(); ++d) {
-    weights.push_back(sources_[d].weighted ? sources_[d].weight : tokens_in(files_[d], ranges[d]));
+    weights.push_back(sources_[d].weighted ? sources_[d].weight : tokens_in(*files_[d], range[d]));
   }
   weights = normalized(weights);
   for (std::size_t d = 0; d < files_.size(); ++d) {
@@ -125,7 +147,7 @@ std::vector<std::string> Corpus::names() const {
 std::string Corpus::identity() const {
   std::string identity;
   for (std::size_t d = 0; d < files_.size(); ++d) {
-    identity += text(sources_[d].name, ": ", files_[d].identity(), "\n");
+    identity += text(sources_[d].name, ": ", files_[d]->identity(), "\n");
   }
   return identity;
 }
@@ -161,8 +183,8 @@ void Corpus::copy(int source, std::int64_t sample, std::span<std::int32_t> token
                   sequence_length_ + 1);
   }
   std::int64_t at = 0;
-  for (const Piece& piece : orders_[source].pieces(files_[source], sample)) {
-    files_[source].copy(piece.sequence, piece.offset, tokens.subspan(at, piece.length));
+  for (const Piece& piece : orders_[source].pieces(*files_[source], sample)) {
+    files_[source]->copy(piece.sequence, piece.offset, tokens.subspan(at, piece.length));
     at += piece.length;
   }
 }
