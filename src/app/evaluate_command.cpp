@@ -9,37 +9,33 @@ namespace {
 
 template <class T>
 Status evaluate(const Config& config, const Communicator& world) {
+  world.together([&] {
+    if (config.checkpoint.resume == "none") {
+      throw input_error("checkpoint.resume = none, but hearth evaluate needs a checkpoint; ",
+                        "expected auto or a file");
+    }
+  });
   const Mesh mesh(world, config.parallel.expert_ranks, config.moe.experts);
   std::optional<Corpus> validation;
   world.together([&] {
     validation.emplace(parse_sources(config.data.sources), config.data.split, Split::validation,
                        config.model.sequence_length, 0, config.run.seed);
   });
-  std::unique_ptr<OutputDirectory> output;
-  world.together([&] {
-    if (world.is_first()) output = std::make_unique<OutputDirectory>(config.run.output);
-  });
   Trainer<T> trainer(config, mesh, validation->sources());
-  const auto resumed = resume(config, "", world, output.get(), trainer, false);
+  const auto resumed =
+      resume(config, "", world, CheckpointFolder(config.run.output), trainer, nullptr);
   world.together([&] {
     if (!resumed) {
       throw input_error(config.run.output, ": no checkpoint to evaluate; run hearth train first");
     }
   });
-  const std::vector<SourceLoss> losses = trainer.evaluate(*validation, config.evaluate.batches);
+  std::vector<SourceLoss> losses = trainer.evaluate(*validation, config.evaluate.batches);
   if (!world.is_first()) return Status::done;
-  double sum = 0;
-  std::int64_t tokens = 0;
+  losses.push_back(all_sources(losses));
   std::printf("validation loss in nats per token, %s\n", resumed->path.c_str());
   for (const SourceLoss& source : losses) {
     std::printf("%-16s %8.4f  %lld tokens\n", source.name.c_str(), source.loss,
                 static_cast<long long>(source.tokens));
-    sum += source.loss * static_cast<double>(source.tokens);
-    tokens += source.tokens;
-  }
-  if (tokens > 0) {
-    std::printf("%-16s %8.4f  %lld tokens\n", "all", sum / static_cast<double>(tokens),
-                static_cast<long long>(tokens));
   }
   return Status::done;
 }

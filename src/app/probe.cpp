@@ -52,7 +52,8 @@ std::vector<std::int32_t> Probe::choices(Trainer<T>& trainer) const {
                   all.begin() + static_cast<std::ptrdiff_t>((layer++ * total + part.begin) * k));
     }
   }
-  world_.sum(all);  // every entry is one rank's
+  world_.sum_to_first(all);  // every entry is one rank's
+  if (!world_.is_first()) return {};
   return {all.begin(), all.end()};
 }
 

@@ -15,7 +15,8 @@ class Probe {
   // Token ids of the whole set, on every rank.
   [[nodiscard]] const std::vector<std::int32_t>& tokens() const { return tokens_; }
 
-  // (moe layers, tokens, k): the experts chosen with the present weights, on every rank.
+  // (moe layers, tokens, k): the experts chosen with the present weights; empty except on the first
+  // rank. Collective.
   template <class T>
   [[nodiscard]] std::vector<std::int32_t> choices(Trainer<T>& trainer) const;
 

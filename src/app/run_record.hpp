@@ -6,63 +6,47 @@
 #include <vector>
 
 #include "config/config.hpp"
-#include "io/labelled_file.hpp"
+#include "io/checkpoint.hpp"
+#include "io/growing_file.hpp"
 #include "train/trainer.hpp"
 
 namespace hearth {
 
-// Rows of equal width that grow one by one.
-template <class T>
-struct Rows {
-  Index width = 1;
-  std::vector<T> values;
-  template <class Range>
-  void append(const Range& row) {
-    values.insert(values.end(), std::begin(row), std::end(row));
-  }
-  [[nodiscard]] Index count() const { return static_cast<Index>(values.size()) / width; }
-};
-
 // training.h5: a row for every step, and for every validation.
 class TrainingRecord {
  public:
-  explicit TrainingRecord(std::vector<std::string> sources);
+  explicit TrainingRecord(const std::vector<std::string>& sources);
 
   void add(const StepReport& report, const StepSums& layout, double seconds);
   void add_validation(std::int64_t step, const std::vector<SourceLoss>& losses);
-  // The file's rows up to and including `step`; later ones belong to a course not taken.
-  void read(const std::string& path, std::int64_t step);
+  // The file's rows up to and including `step`; false where there is no file.
+  bool read(const std::string& path, std::int64_t step) { return file_.read(path, step); }
   void write(const std::string& path, const LabelledAttributes& attributes,
-             const PhaseTimers& timers) const;
+             const PhaseTimers& timers);
 
  private:
-  std::vector<std::string> sources_;
-  Rows<std::int64_t> step_, tokens_, source_tokens_;
-  Rows<double> loss_, cross_entropy_, balance_loss_, z_loss_, learning_rate_, gradient_norm_;
-  Rows<double> source_loss_, step_seconds_;
-  Rows<std::int64_t> validation_step_, validation_tokens_;
-  Rows<double> validation_loss_;
+  GrowingFile file_;
 };
 
 // routing.h5: a row for every interval of statistics.every_steps, and for every checkpoint.
 class RoutingRecord {
  public:
-  RoutingRecord(const Config& config, std::vector<std::string> sources);
+  // `probe_tokens`: token ids of the fixed probe set.
+  RoutingRecord(const Config& config, const std::vector<std::string>& sources,
+                const std::vector<std::int32_t>& probe_tokens);
 
   // Adds a step to the open interval; closes it where the step is a multiple of every_steps.
   void add(const StepReport& report, const StepSums& layout);
 
-  // A row of counts since the last checkpoint, summed over ranks, each (layers, …); `probe` is
-  // (layers, probe tokens, k) of the current weights.
-  struct CheckpointRow {
-    std::vector<std::int64_t> pairs, sources, tokens;
-    std::vector<std::int32_t> probe;
-  };
-  void add_checkpoint(std::int64_t step, const CheckpointRow& row);
-  void set_probe_tokens(std::vector<std::int32_t> tokens) { probe_tokens_ = std::move(tokens); }
+  // Adds a row by checkpoint: the counts since the row before, in the datasets of their names, and
+  // (layers, probe tokens, k) experts chosen for the probe with the current weights.
+  void add_checkpoint(std::int64_t step, const std::vector<CounterTensor>& counts,
+                      const std::vector<std::int32_t>& probe);
 
-  void read(const std::string& path, std::int64_t step);
-  void write(const std::string& path, const LabelledAttributes& attributes) const;
+  bool read(const std::string& path, std::int64_t step) { return file_.read(path, step); }
+  void write(const std::string& path, const LabelledAttributes& attributes) const {
+    file_.write(path, attributes);
+  }
 
   // The open interval, for the checkpoint: sums of the steps so far, and their number.
   [[nodiscard]] const std::vector<std::int64_t>& open_interval() const { return open_; }
@@ -72,13 +56,8 @@ class RoutingRecord {
   void close_interval(std::int64_t step, const StepSums& layout);
 
   Config config_;
-  std::vector<std::string> sources_;
+  GrowingFile file_;
   std::vector<std::int64_t> open_;  // (values of StepSums + 1): the last is the number of steps
-  Rows<std::int64_t> interval_, tokens_, counts_, dropped_;
-  Rows<double> mass_, entropy_, balance_loss_, z_loss_;
-  Rows<std::int64_t> checkpoint_, pairs_, source_counts_, token_counts_;
-  Rows<std::int32_t> probe_;
-  std::vector<std::int32_t> probe_tokens_;
 };
 
 }  // namespace hearth

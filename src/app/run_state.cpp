@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <limits>
 
 #include "base/error.hpp"
@@ -14,10 +13,22 @@ namespace hearth {
 
 namespace {
 
-constexpr const char* interval_counter = "open_interval";
+CounterTensor interval_tensor(const StepSums& layout, std::vector<std::int64_t> values) {
+  const auto sums = static_cast<Index>(layout.values().extent(0));
+  return {"open_interval", {sums + 1}, {"sum"}, std::move(values)};
+}
 
-CounterTensor make_interval_counter(Index elements, std::vector<std::int64_t> values) {
-  return {interval_counter, {elements}, {"sum"}, std::move(values)};
+// What a checkpoint holds of the statistics that this run may have open: a row by checkpoint was
+// written with it where it holds no counts.
+std::vector<CounterTensor> wanted_tensors(const CheckpointHeader& header, const StepSums& layout,
+                                          const IntervalCounts& counts) {
+  std::vector<CounterTensor> tensors = expert_count_tensors(counts);
+  std::erase_if(tensors, [&](const CounterTensor& tensor) {
+    return std::find(header.counters.begin(), header.counters.end(), tensor.name) ==
+           header.counters.end();
+  });
+  tensors.push_back(interval_tensor(layout, {}));
+  return tensors;
 }
 
 std::string one_line(std::string text) {
@@ -48,12 +59,6 @@ std::vector<TensorPart<T>> tensor_parts(Trainer<T>& trainer, bool moments) {
   return parts;
 }
 
-template <class T>
-std::uint64_t weights_checksum(Trainer<T>& trainer, const Communicator& world) {
-  const TensorTable& table = trainer.parameters().table();
-  return combined_checksum(table, tensor_checksums(world, table, tensor_parts(trainer, false)));
-}
-
 CheckpointHeader run_header(const Config& config, const Mesh& mesh,
                             const std::string& data_identity) {
   CheckpointHeader header;
@@ -66,33 +71,32 @@ CheckpointHeader run_header(const Config& config, const Mesh& mesh,
 }
 
 template <class T>
-void save(const std::string& path, const CheckpointHeader& header, const Communicator& world,
-          Trainer<T>& trainer, const std::vector<std::int64_t>& open_interval) {
-  const auto elements = static_cast<Index>(trainer.sums().values().extent(0)) + 1;
-  const std::vector<CounterTensor> counters = {make_interval_counter(
-      elements, world.is_first() ? open_interval : std::vector<std::int64_t>())};
-  write_checkpoint<T>(world, path, header, trainer.parameters().table(),
-                      tensor_parts(trainer, true), counters);
+std::uint64_t save(const std::string& path, const CheckpointHeader& header,
+                   const Communicator& world, Trainer<T>& trainer,
+                   const std::vector<std::int64_t>& open_interval,
+                   std::vector<CounterTensor> counts) {
+  counts.push_back(interval_tensor(trainer.sums(), open_interval));
+  return write_checkpoint<T>(world, path, header, trainer.parameters().table(),
+                             tensor_parts(trainer, true), counts);
 }
 
 template <class T>
 std::optional<Resumed> resume(const Config& config, const std::string& data_identity,
-                              const Communicator& world, const OutputDirectory* output,
-                              Trainer<T>& trainer, bool moments) {
+                              const Communicator& world, const CheckpointFolder& checkpoints,
+                              Trainer<T>& trainer, const IntervalCounts* counts) {
   const bool named = config.checkpoint.resume != "auto" && config.checkpoint.resume != "none";
   std::int64_t before = std::numeric_limits<std::int64_t>::max();
   while (true) {
     std::string path;
-    std::int64_t step = 0;
+    CheckpointHeader header;
     world.together([&] {
       if (!world.is_first()) return;
-      CheckpointHeader header;
       if (named) {
         path = config.checkpoint.resume;
         header = read_checkpoint_header(path);
       } else {
         std::vector<std::string> notes;
-        const auto point = find_resume_point(*output, notes, before);
+        const auto point = find_resume_point(checkpoints, notes, before);
         for (const std::string& note : notes) say(world, note);
         if (!point) return;
         if (config.checkpoint.resume == "none") {
@@ -103,7 +107,6 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
         path = point->path;
         header = point->header;
       }
-      step = header.step;
       const Config then = parse_deck(header.deck, path);
       for (const std::string& change : check_resumed(then, config, path)) {
         say(world, "changed since " + path + ": " + change);
@@ -116,16 +119,13 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
     });
     path = world.broadcast(path);
     if (path.empty()) return std::nullopt;
-    step = world.max(step);
+    const std::int64_t step = world.max(header.step);
 
-    auto parts = tensor_parts(trainer, moments);
-    std::vector<CounterTensor> counters;
-    if (moments) {
-      counters.push_back(
-          make_interval_counter(static_cast<Index>(trainer.sums().values().extent(0)) + 1, {}));
-    }
+    auto parts = tensor_parts(trainer, counts != nullptr);
+    std::vector<CounterTensor> tensors;
+    if (counts != nullptr) tensors = wanted_tensors(header, trainer.sums(), *counts);
     try {
-      read_checkpoint<T>(world, path, trainer.parameters().table(), parts, counters);
+      read_checkpoint<T>(world, path, trainer.parameters().table(), parts, tensors);
     } catch (const CollectiveError& error) {
       if (named) throw;
       say(world, text("passed over: ", error.what()));
@@ -133,31 +133,23 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
       continue;
     }
     trainer.optimizer().spread_weights();
-    return Resumed{step, path,
-                   counters.empty() ? std::vector<std::int64_t>() : counters.front().values};
+    Resumed resumed{step, path, {}};
+    if (counts != nullptr && world.is_first()) {
+      restore(tensors, *counts);
+      resumed.open_interval = std::move(tensors.back().values);
+    }
+    return resumed;
   }
 }
 
-void set_aside_beyond(const OutputDirectory& output, std::int64_t step) {
-  for (const OutputDirectory::Checkpoint& checkpoint : output.checkpoints()) {
-    if (checkpoint.step <= step) break;  // the newest comes first
-    const std::string aside = checkpoint.path + ".aside";
-    std::error_code error;
-    std::filesystem::rename(checkpoint.path, aside, error);
-    if (error) throw input_error(checkpoint.path, ": cannot be renamed: ", error.message());
-    std::fprintf(stderr, "set aside, since the run goes on from step %lld: %s\n",
-                 static_cast<long long>(step), aside.c_str());
-  }
-}
-
-#define HEARTH_INSTANTIATE(T)                                                             \
-  template std::vector<TensorPart<T>> tensor_parts<T>(Trainer<T>&, bool);                 \
-  template std::uint64_t weights_checksum<T>(Trainer<T>&, const Communicator&);           \
-  template void save<T>(const std::string&, const CheckpointHeader&, const Communicator&, \
-                        Trainer<T>&, const std::vector<std::int64_t>&);                   \
-  template std::optional<Resumed> resume<T>(const Config&, const std::string&,            \
-                                            const Communicator&, const OutputDirectory*,  \
-                                            Trainer<T>&, bool)
+#define HEARTH_INSTANTIATE(T)                                                                      \
+  template std::vector<TensorPart<T>> tensor_parts<T>(Trainer<T>&, bool);                          \
+  template std::uint64_t save<T>(const std::string&, const CheckpointHeader&, const Communicator&, \
+                                 Trainer<T>&, const std::vector<std::int64_t>&,                    \
+                                 std::vector<CounterTensor>);                                      \
+  template std::optional<Resumed> resume<T>(const Config&, const std::string&,                     \
+                                            const Communicator&, const CheckpointFolder&,          \
+                                            Trainer<T>&, const IntervalCounts*)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE

@@ -3,9 +3,10 @@
 
 #include <optional>
 
+#include "app/expert_counts.hpp"
 #include "app/run_record.hpp"
 #include "io/checkpoint.hpp"
-#include "io/output_directory.hpp"
+#include "io/checkpoint_folder.hpp"
 #include "train/trainer.hpp"
 
 namespace hearth {
@@ -14,18 +15,18 @@ namespace hearth {
 template <class T>
 [[nodiscard]] std::vector<TensorPart<T>> tensor_parts(Trainer<T>& trainer, bool moments);
 
-// One number for all weights, the same on any layout. Collective.
-template <class T>
-[[nodiscard]] std::uint64_t weights_checksum(Trainer<T>& trainer, const Communicator& world);
-
 // What every file of the run carries.
 [[nodiscard]] CheckpointHeader run_header(const Config& config, const Mesh& mesh,
                                           const std::string& data_identity);
 
-// Writes the checkpoint of `header.step` with the open interval of statistics. Collective.
+// Writes the checkpoint of `header.step`. On the first rank: `open_interval` is that of the routing
+// record; `counts` are those since the last row by checkpoint, none where one was just written.
+// Returns one number for all weights, the same on any layout. Collective.
 template <class T>
-void save(const std::string& path, const CheckpointHeader& header, const Communicator& world,
-          Trainer<T>& trainer, const std::vector<std::int64_t>& open_interval);
+std::uint64_t save(const std::string& path, const CheckpointHeader& header,
+                   const Communicator& world, Trainer<T>& trainer,
+                   const std::vector<std::int64_t>& open_interval,
+                   std::vector<CounterTensor> counts);
 
 struct Resumed {
   std::int64_t step = 0;
@@ -33,19 +34,17 @@ struct Resumed {
   std::vector<std::int64_t> open_interval;  // on the first rank
 };
 
-// Weights and, with `moments`, moments of the checkpoint that checkpoint.resume asks for: the
-// newest good one of `output` (first rank's; null elsewhere), or a file. None: no checkpoint is
-// there. `data_identity` must be that of the checkpoint (empty: any). Says on standard error what
+// Takes up the checkpoint that checkpoint.resume asks for: the newest good one in the
+// folder, or a file. None: no checkpoint is there. It gives the weights and, where
+// `counts` is not null, all else that training goes on from: moments, the open interval and, on
+// the first rank, whose place among the ranks does not matter to their sum, the counts of all
+// ranks. `data_identity` must be that of the checkpoint (empty: any). Says on standard error what
 // it took and passed over. Collective; throws CollectiveError where the checkpoint is of another
 // model or, with resume = none, where there is one.
 template <class T>
 [[nodiscard]] std::optional<Resumed> resume(const Config& config, const std::string& data_identity,
                                             const Communicator& world,
-                                            const OutputDirectory* output, Trainer<T>& trainer,
-                                            bool moments);
-
-// Renames the checkpoints beyond `step`: damaged ones, or those of a course not taken. Neither the
-// next start nor pruning then takes them for the newest. Says so on standard error.
-void set_aside_beyond(const OutputDirectory& output, std::int64_t step);
+                                            const CheckpointFolder& checkpoints,
+                                            Trainer<T>& trainer, const IntervalCounts* counts);
 
 }  // namespace hearth

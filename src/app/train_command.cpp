@@ -1,11 +1,14 @@
 #include <chrono>
 #include <cstdio>
+#include <iomanip>
+#include <sstream>
 
 #include "app/commands.hpp"
 #include "app/probe.hpp"
 #include "app/progress.hpp"
 #include "app/run_state.hpp"
 #include "app/signals.hpp"
+#include "io/output_directory.hpp"
 
 namespace hearth {
 
@@ -26,37 +29,20 @@ struct Records {
   RoutingRecord routing;
   LabelledAttributes attributes;
 
-  void write(const OutputDirectory& output, const PhaseTimers& timers, bool experts) const {
+  void write(const OutputDirectory& output, const PhaseTimers& timers, bool experts) {
     training.write(output.file("training.h5"), attributes, timers);
     if (experts) routing.write(output.file("routing.h5"), attributes);
   }
 };
 
-std::vector<std::int64_t> flattened(const std::vector<Array2<std::int64_t>>& layers,
-                                    const Communicator& world) {
-  std::vector<std::int64_t> all;
-  for (const auto& layer : layers) {
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), layer);
-    all.insert(all.end(), host.data(), host.data() + host.size());
-  }
-  world.sum(all);
-  return all;
-}
-
 std::string validation_line(std::int64_t step, const std::vector<SourceLoss>& losses) {
-  double sum = 0;
-  std::int64_t tokens = 0;
-  std::string by_source;
-  char number[32];
-  for (const SourceLoss& source : losses) {
-    sum += source.loss * static_cast<double>(source.tokens);
-    tokens += source.tokens;
-    std::snprintf(number, sizeof number, " %.4f", source.loss);
-    by_source += ", " + source.name + number;
-  }
-  if (tokens == 0) return "validation: the split has no whole sequence";
-  std::snprintf(number, sizeof number, "%.4f", sum / static_cast<double>(tokens));
-  return text("validation after step ", step, ": loss ", number, by_source);
+  const SourceLoss all = all_sources(losses);
+  if (all.tokens == 0) return "validation: the split has no whole sequence";
+  std::ostringstream line;
+  line << std::fixed << std::setprecision(4) << "validation after step " << step << ": loss "
+       << all.loss;
+  for (const SourceLoss& source : losses) line << ", " << source.name << " " << source.loss;
+  return line.str();
 }
 
 template <class T>
@@ -68,17 +54,16 @@ Status train(const Config& config, const Communicator& world) {
   const Mesh mesh(world, config.parallel.expert_ranks, config.moe.experts);
   std::optional<Corpus> corpus, validation;
   world.together([&] {
-    const std::vector<DataSource> sources = parse_sources(config.data.sources);
-    corpus.emplace(sources, config.data.split, Split::train, config.model.sequence_length,
-                   config.run.steps * config.batch.global_batch, config.run.seed,
-                   parse_order(config.data.order));
+    corpus.emplace(parse_sources(config.data.sources), config.data.split, Split::train,
+                   config.model.sequence_length, config.run.steps * config.batch.global_batch,
+                   config.run.seed, parse_order(config.data.order));
     if (SplitShares(config.data.split).has(Split::validation)) {
-      validation.emplace(sources, config.data.split, Split::validation,
-                         config.model.sequence_length, 0, config.run.seed);
+      validation.emplace(corpus->one_pass(Split::validation));
     }
   });
 
   // 2. The output directory, locked for this run.
+  const CheckpointFolder checkpoints(config.run.output);
   std::unique_ptr<OutputDirectory> output;
   world.together([&] {
     if (world.is_first()) output = std::make_unique<OutputDirectory>(config.run.output);
@@ -90,15 +75,14 @@ Status train(const Config& config, const Communicator& world) {
   const Probe probe(config, validation ? &*validation : nullptr, world);
   CheckpointHeader header = run_header(config, mesh, corpus->identity());
   Records records{TrainingRecord(corpus->names()),
-                  RoutingRecord(config, corpus->names()),
+                  RoutingRecord(config, corpus->names(), probe.tokens()),
                   {{"deck", header.deck},
                    {"version", header.version},
                    {"revision", header.revision},
                    {"data_identity", header.data_identity}}};
-  records.routing.set_probe_tokens(probe.tokens());
   std::int64_t step = 0;
   if (const auto resumed =
-          resume(config, header.data_identity, world, output.get(), trainer, true)) {
+          resume(config, header.data_identity, world, checkpoints, trainer, &counts)) {
     step = resumed->step;
     world.together([&] {
       if (!world.is_first()) return;
@@ -124,26 +108,38 @@ Status train(const Config& config, const Communicator& world) {
   std::optional<Progress> progress;
   world.together([&] {
     if (!world.is_first()) return;
-    set_aside_beyond(*output, step);
+    for (const std::string& aside : output->set_aside_beyond(step)) {
+      std::fprintf(stderr, "set aside, since the run goes on from step %lld: %s\n",
+                   static_cast<long long>(step), aside.c_str());
+    }
     progress.emplace(config, step, output->file("metrics.jsonl"));
     progress->say(text(header.decomposition, "; first step after ",
                        static_cast<long>(1000 * seconds_since(start)), " ms"));
   });
 
+  // The deck's checkpoints have a row of statistics each. A stop between two of them leaves its
+  // counts in its checkpoint, so that no row depends on where a run was stopped.
+  const auto scheduled = [&] {
+    return step % config.checkpoint.every_steps == 0 || step == config.run.steps;
+  };
+  std::uint64_t checksum = 0;  // of the weights in the newest checkpoint
   const auto checkpoint = [&] {
-    RoutingRecord::CheckpointRow row{flattened(counts.pairs, world),
-                                     flattened(counts.sources, world),
-                                     flattened(counts.tokens, world), probe.choices(trainer)};
-    counts.clear();
-    header.step = step;
+    std::vector<CounterTensor> open_counts = collect(counts, world);
+    if (scheduled()) {
+      const std::vector<std::int32_t> choices = probe.choices(trainer);
+      world.together([&] {
+        if (world.is_first()) records.routing.add_checkpoint(step, open_counts, choices);
+      });
+      counts.clear();
+      open_counts.clear();
+    }
     // Statistics before the checkpoint: a checkpoint never stands without its rows.
     world.together([&] {
-      if (!world.is_first()) return;
-      records.routing.add_checkpoint(step, row);
-      records.write(*output, trainer.timers(), config.moe_layers() > 0);
+      if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
     });
-    save(world.broadcast(output ? output->checkpoint(step) : ""), header, world, trainer,
-         records.routing.open_interval());
+    header.step = step;
+    checksum = save(checkpoints.file(step), header, world, trainer, records.routing.open_interval(),
+                    std::move(open_counts));
     world.together([&] {
       if (world.is_first()) output->prune(config.checkpoint.keep);
     });
@@ -179,7 +175,7 @@ Status train(const Config& config, const Communicator& world) {
     const bool write_due = seconds_since(last_write) > statistics_period_s;
     const auto wish = world.max(late || stop_signal_arrived() ? 2 : write_due ? 1 : 0);
     const bool stop = wish == 2;
-    if (step == end || stop || step % config.checkpoint.every_steps == 0) {
+    if (step == end || stop || scheduled()) {
       checkpoint();
       last_write = Clock::now();
       if (step == end || stop) break;
@@ -192,13 +188,12 @@ Status train(const Config& config, const Communicator& world) {
   }
 
   // 5. What a person wants to know at the end.
-  const std::uint64_t checksum = weights_checksum(trainer, world);
   if (world.is_first()) {
     char line[80];
     std::snprintf(line, sizeof line, "step %lld, weights checksum %016llx",
                   static_cast<long long>(step), static_cast<unsigned long long>(checksum));
     progress->say(line);
-    progress->say("checkpoint " + output->checkpoint(step));
+    progress->say("checkpoint " + checkpoints.file(step));
   }
   return step == config.run.steps ? Status::done : Status::requeue;
 }

@@ -71,7 +71,7 @@ std::vector<DataSource> parse_sources(const std::vector<std::string>& lines) {
 
 Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split split,
                std::int64_t sequence_length, std::int64_t samples, std::int64_t seed, Order order)
-    : sources_(std::move(sources)), sequence_length_(sequence_length), samples_(samples) {
+    : sources_(std::move(sources)), shares_(shares), sequence_length_(sequence_length) {
   if (sources_.empty()) {
     throw input_error("data.sources: no source is given; right is at least one name:prefix");
   }
@@ -83,32 +83,55 @@ Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split
     throw input_error("run.seed: ", seed, " is not from 0 to 4294967295, as the order of the data ",
                       "needs");
   }
-  const SplitShares split_shares(shares);
-  if (!split_shares.has(split)) {
+  if (!shares_.has(split)) {
     throw input_error("data.split: '", shares, "' gives the ", split_name(split),
                       " split no share; give it one");
   }
-
-  std::vector<SequenceRange> ranges;
-  files_.reserve(sources_.size());
   for (const DataSource& source : sources_) {
-    const TokenFile& opened = files_.emplace_back(source.prefix);
-    ranges.push_back(split_shares.range(split, opened.sequences()));
+    files_.push_back(std::make_shared<const TokenFile>(source.prefix));
   }
-
-  orders_.reserve(sources_.size());
   if (samples == 0) {
-    for (std::size_t d = 0; d < files_.size(); ++d) {
-      orders_.push_back(file_order(files_[d], split, ranges[d], sequence_length, 0));
-    }
-    return;
+    order_one_pass(split);
+  } else {
+    order_for_training(split, samples, static_cast<std::uint32_t>(seed), order);
   }
+}
+
+Corpus::Corpus(std::vector<DataSource> sources, std::vector<std::shared_ptr<const TokenFile>> files,
+               const SplitShares& shares, std::int64_t sequence_length)
+    : sources_(std::move(sources)),
+      files_(std::move(files)),
+      shares_(shares),
+      sequence_length_(sequence_length) {}
+
+Corpus Corpus::one_pass(Split split) const {
+  Corpus pass(sources_, files_, shares_, sequence_length_);
+  pass.order_one_pass(split);
+  return pass;
+}
+
+std::vector<SequenceRange> Corpus::ranges(Split split) const {
+  std::vector<SequenceRange> ranges;
+  for (const auto& file : files_) ranges.push_back(shares_.range(split, file->sequences()));
+  return ranges;
+}
+
+void Corpus::order_one_pass(Split split) {
+  const std::vector<SequenceRange> range = ranges(split);
+  for (std::size_t d = 0; d < files_.size(); ++d) {
+    orders_.push_back(file_order(*files_[d], split, range[d], sequence_length_, 0));
+  }
+}
+
+void Corpus::order_for_training(Split split, std::int64_t samples, std::uint32_t seed,
+                                Order order) {
+  samples_ = samples;
+  const std::vector<SequenceRange> range = ranges(split);
   const auto order_of = [&](std::size_t d, std::int64_t prepared) {
     if (order == Order::sequential) {
-      return file_order(files_[d], split, ranges[d], sequence_length, prepared);
+      return file_order(*files_[d], split, range[d], sequence_length_, prepared);
     }
-    return shuffled_order(files_[d], split, ranges[d], sequence_length, prepared,
-                          static_cast<std::uint32_t>(seed));
+    return shuffled_order(*files_[d], split, range[d], sequence_length_, prepared, seed);
   };
   if (files_.size() == 1 && !sources_.front().weighted) {
     orders_.push_back(order_of(0, samples));
@@ -116,7 +139,7 @@ Corpus::Corpus(std::vector<DataSource> sources, const std::string& shares, Split
   }
   std::vector<double> weights;
   for (std::size_t d = 0; d < files_.size(); ++d) {
-    weights.push_back(sources_[d].weighted ? sources_[d].weight : tokens_in(files_[d], ranges[d]));
+    weights.push_back(sources_[d].weighted ? sources_[d].weight : tokens_in(*files_[d], range[d]));
   }
   weights = normalized(weights);
   for (std::size_t d = 0; d < files_.size(); ++d) {
@@ -134,7 +157,7 @@ std::vector<std::string> Corpus::names() const {
 std::string Corpus::identity() const {
   std::string identity;
   for (std::size_t d = 0; d < files_.size(); ++d) {
-    identity += text(sources_[d].name, ": ", files_[d].identity(), "\n");
+    identity += text(sources_[d].name, ": ", files_[d]->identity(), "\n");
   }
   return identity;
 }
@@ -167,7 +190,7 @@ SampleOrigin Corpus::copy(int source, std::int64_t sample, std::span<std::int32_
     throw failure("room for ", tokens.size(), " tokens was given to a sample of ",
                   sequence_length_ + 1);
   }
-  const TokenFile& file = files_[source];
+  const TokenFile& file = *files_[source];
   SampleOrigin origin{source, {}};
   std::int64_t at = 0;
   std::int64_t before = 0;  // the sequence of the piece before

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -61,10 +62,14 @@ class Corpus {
          std::int64_t sequence_length, std::int64_t samples, std::int64_t seed,
          Order order = Order::shuffled);
 
+  // One pass over another split of the same sources, as samples = 0 makes it; the files are shared.
+  // Throws input_error as the constructor does.
+  [[nodiscard]] Corpus one_pass(Split split) const;
+
   [[nodiscard]] std::int64_t sequence_length() const { return sequence_length_; }
   [[nodiscard]] int sources() const { return static_cast<int>(sources_.size()); }
   [[nodiscard]] std::vector<std::string> names() const;
-  [[nodiscard]] const TokenFile& file(int source) const { return files_[source]; }
+  [[nodiscard]] const TokenFile& file(int source) const { return *files_[source]; }
 
   // One line per source, "name: ..." with its files' sizes and hash, for provenance.
   [[nodiscard]] std::string identity() const;
@@ -85,15 +90,22 @@ class Corpus {
   SampleOrigin epoch_sample(int source, std::int64_t sample, std::span<std::int32_t> tokens) const;
 
  private:
+  // Without an order yet.
+  Corpus(std::vector<DataSource> sources, std::vector<std::shared_ptr<const TokenFile>> files,
+         const SplitShares& shares, std::int64_t sequence_length);
+  [[nodiscard]] std::vector<SequenceRange> ranges(Split split) const;
+  void order_one_pass(Split split);
+  void order_for_training(Split split, std::int64_t samples, std::uint32_t seed, Order order);
   [[nodiscard]] SampleOrigin copy(int source, std::int64_t sample,
                                   std::span<std::int32_t> tokens) const;
 
   std::vector<DataSource> sources_;
-  std::vector<TokenFile> files_;     // by source
+  std::vector<std::shared_ptr<const TokenFile>> files_;  // by source
+  SplitShares shares_;
   std::vector<SampleOrder> orders_;  // by source
   Blend blend_;                      // empty where one source is read straight
   std::int64_t sequence_length_;
-  std::int64_t samples_;
+  std::int64_t samples_ = 0;
 };
 
 }  // namespace hearth

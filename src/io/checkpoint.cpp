@@ -130,7 +130,7 @@ template <class T>
 void create_file(const std::string& path, const CheckpointHeader& header, const TensorTable& table,
                  const std::vector<std::string>& groups,
                  const std::vector<std::vector<std::uint64_t>>& checksums,
-                 const std::vector<CounterTensor>& counters) {
+                 std::uint64_t weights_checksum, const std::vector<CounterTensor>& counters) {
   using hdf5::TextStorage;
   hdf5::File file = hdf5::File::create(path);
   file.set_text("/", "format", format_name, TextStorage::fixed);
@@ -143,9 +143,7 @@ void create_file(const std::string& path, const CheckpointHeader& header, const 
   file.set_text("/", "data_identity", header.data_identity, TextStorage::fixed);
   for (std::size_t group = 0; group < groups.size(); ++group) {
     const bool is_model = groups[group] == model_group;
-    if (is_model) {
-      file.set_number("/", "weights_checksum", combined_checksum(table, checksums[group]));
-    }
+    if (is_model) file.set_number("/", "weights_checksum", weights_checksum);
     for (std::size_t tensor = 0; tensor < table.size(); ++tensor) {
       const TensorInfo& info = table[tensor];
       if (!info.alias_of.empty()) continue;
@@ -259,19 +257,22 @@ void read_counter(const hdf5::File& file, CounterTensor& counter) {
 }  // namespace
 
 template <class T>
-void write_checkpoint(const Communicator& world, const std::string& path,
-                      const CheckpointHeader& header, const TensorTable& table,
-                      const std::vector<TensorPart<T>>& parts,
-                      const std::vector<CounterTensor>& counters) {
+std::uint64_t write_checkpoint(const Communicator& world, const std::string& path,
+                               const CheckpointHeader& header, const TensorTable& table,
+                               const std::vector<TensorPart<T>>& parts,
+                               const std::vector<CounterTensor>& counters) {
   const std::vector<std::string> groups = groups_of(parts);
   std::vector<std::vector<std::uint64_t>> checksums;
+  std::uint64_t weights = 0;
   for (const std::string& group : groups) {
     checksums.push_back(group_checksums(world, table, parts, group));
+    if (group == model_group) weights = combined_checksum(table, checksums.back());
   }
   const std::string temporary = temporary_name(path);
   try {
     world.together([&] {
-      if (world.is_first()) create_file<T>(temporary, header, table, groups, checksums, counters);
+      if (world.is_first())
+        create_file<T>(temporary, header, table, groups, checksums, weights, counters);
     });
     // A rank that cannot reach the file must say so before the others wait for it in MPI-IO.
     world.together([&] { sync_file(temporary); });
@@ -293,6 +294,7 @@ void write_checkpoint(const Communicator& world, const std::string& path,
     if (world.is_first()) discard(temporary);
     throw;
   }
+  return weights;
 }
 
 CheckpointHeader read_checkpoint_header(const std::string& path) {
@@ -373,14 +375,14 @@ std::uint64_t combined_checksum(const TensorTable& table,
   return combined;
 }
 
-#define HEARTH_CHECKPOINT_OF(T)                                                                    \
-  template void write_checkpoint(const Communicator&, const std::string&, const CheckpointHeader&, \
-                                 const TensorTable&, const std::vector<TensorPart<T>>&,            \
-                                 const std::vector<CounterTensor>&);                               \
-  template void read_checkpoint(const Communicator&, const std::string&, const TensorTable&,       \
-                                std::vector<TensorPart<T>>&, std::vector<CounterTensor>&);         \
-  template std::vector<std::uint64_t> tensor_checksums(const Communicator&, const TensorTable&,    \
-                                                       const std::vector<TensorPart<T>>&,          \
+#define HEARTH_CHECKPOINT_OF(T)                                                                 \
+  template std::uint64_t write_checkpoint(                                                      \
+      const Communicator&, const std::string&, const CheckpointHeader&, const TensorTable&,     \
+      const std::vector<TensorPart<T>>&, const std::vector<CounterTensor>&);                    \
+  template void read_checkpoint(const Communicator&, const std::string&, const TensorTable&,    \
+                                std::vector<TensorPart<T>>&, std::vector<CounterTensor>&);      \
+  template std::vector<std::uint64_t> tensor_checksums(const Communicator&, const TensorTable&, \
+                                                       const std::vector<TensorPart<T>>&,       \
                                                        const std::string&);
 
 HEARTH_CHECKPOINT_OF(float)

@@ -50,14 +50,15 @@ struct CounterTensor {
   std::vector<std::int64_t> values;  // (product of dims) on the first rank, elsewhere empty
 };
 
-// Writes the checkpoint under a temporary name and renames it when it is on the disk. Collective;
-// T is float or double. On an error (a full disk, a folder that cannot be written, parts that do
-// not cover the tensors) every rank throws the same CollectiveError and the temporary file is gone.
+// Writes the checkpoint under a temporary name and renames it when it is on the disk. Returns
+// combined_checksum of the weights. Collective; T is float or double. On an error (a full disk, a
+// folder that cannot be written, parts that do not cover the tensors) every rank throws the same
+// CollectiveError and the temporary file is gone.
 template <class T>
-void write_checkpoint(const Communicator& world, const std::string& path,
-                      const CheckpointHeader& header, const TensorTable& table,
-                      const std::vector<TensorPart<T>>& parts,
-                      const std::vector<CounterTensor>& counters);
+std::uint64_t write_checkpoint(const Communicator& world, const std::string& path,
+                               const CheckpointHeader& header, const TensorTable& table,
+                               const std::vector<TensorPart<T>>& parts,
+                               const std::vector<CounterTensor>& counters);
 
 // Any rank alone. Throws input_error when the file is missing, damaged, or not a checkpoint.
 [[nodiscard]] CheckpointHeader read_checkpoint_header(const std::string& path);

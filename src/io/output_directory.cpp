@@ -27,7 +27,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* checkpoint_folder = "checkpoints";
 constexpr int empty_lock_attempts = 20;
 constexpr std::chrono::milliseconds empty_lock_wait(50);
 
@@ -99,17 +98,6 @@ bool write_all(int file, const std::string& content) {
          ::ftruncate(file, static_cast<off_t>(content.size())) == 0 && ::fsync(file) == 0;
 }
 
-// The step of "step_<8 digits or more>.h5"; none of another name.
-std::optional<std::int64_t> step_of(const std::string& name) {
-  const std::string prefix = "step_", suffix = ".h5";
-  if (!name.starts_with(prefix) || !name.ends_with(suffix)) return std::nullopt;
-  const std::string digits =
-      name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
-  if (digits.size() < 8 || digits.size() > 18) return std::nullopt;
-  if (digits.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
-  return std::stoll(digits);
-}
-
 Error cannot_be_written(const std::string& path, const std::string& reason) {
   return input_error(path, ": cannot be written: ", reason);
 }
@@ -123,15 +111,15 @@ void make_folder(const std::string& path) {
 }  // namespace
 
 OutputDirectory::OutputDirectory(const std::string& path)
-    : path_(path), lock_((fs::path(path) / "lock").string()) {
+    : path_(path), lock_(file("lock")), checkpoints_(path) {
   make_folder(path_);
   take_lock();
   try {
-    const std::string checkpoint_path = file(checkpoint_folder);
-    make_folder(checkpoint_path);
-    const std::string probe = temporary_name(checkpoint_path + "/probe.h5");
+    const std::string& folder = checkpoints_.path();
+    make_folder(folder);
+    const std::string probe = temporary_name(folder + "/probe.h5");
     const Descriptor made(::open(probe.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0666));
-    if (made.number() < 0) throw cannot_be_written(checkpoint_path, std::strerror(errno));
+    if (made.number() < 0) throw cannot_be_written(folder, std::strerror(errno));
     remove_temporary_files();
   } catch (...) {
     discard(lock_);
@@ -189,7 +177,7 @@ void OutputDirectory::take_lock() {
 }
 
 void OutputDirectory::remove_temporary_files() const {
-  for (const std::string& folder : {path_, file(checkpoint_folder)}) {
+  for (const std::string& folder : {path_, checkpoints_.path()}) {
     for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
       const std::string name = entry.path().filename().string();
       const std::string ending = text(".h5", temporary_suffix);
@@ -202,35 +190,21 @@ std::string OutputDirectory::file(const std::string& name) const {
   return (fs::path(path_) / name).string();
 }
 
-std::string OutputDirectory::checkpoint(std::int64_t step) const {
-  std::array<char, 32> name{};
-  std::snprintf(name.data(), name.size(), "step_%08lld.h5", static_cast<long long>(step));
-  return (fs::path(path_) / checkpoint_folder / name.data()).string();
-}
-
-std::vector<OutputDirectory::Checkpoint> OutputDirectory::checkpoints() const {
-  std::vector<Checkpoint> found;
-  std::error_code error;
-  for (fs::directory_iterator entry(file(checkpoint_folder), error), end; !error && entry != end;
-       entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    if (const auto step = step_of(name)) found.push_back({*step, entry->path().string()});
-  }
-  if (error) throw input_error(file(checkpoint_folder), ": cannot be read: ", error.message());
-  std::sort(found.begin(), found.end(),
-            [](const Checkpoint& a, const Checkpoint& b) { return a.step > b.step; });
-  return found;
-}
-
-std::vector<std::string> OutputDirectory::prune(std::int64_t keep) const {
-  std::vector<std::string> removed;
-  if (keep <= 0) return removed;
-  const std::vector<Checkpoint> found = checkpoints();
+void OutputDirectory::prune(std::int64_t keep) const {
+  if (keep <= 0) return;
+  const std::vector<CheckpointFolder::Entry> found = checkpoints_.list();
   for (std::size_t i = static_cast<std::size_t>(keep); i < found.size(); ++i) {
     discard(found[i].path);
-    removed.push_back(found[i].path);
   }
-  return removed;
+}
+
+std::vector<std::string> OutputDirectory::set_aside_beyond(std::int64_t step) const {
+  std::vector<std::string> renamed;
+  for (const CheckpointFolder::Entry& checkpoint : checkpoints_.list()) {
+    if (checkpoint.step <= step) break;  // the newest comes first
+    publish(checkpoint.path, renamed.emplace_back(checkpoint.path + ".aside"));
+  }
+  return renamed;
 }
 
 }  // namespace hearth

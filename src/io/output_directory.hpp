@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "io/checkpoint_folder.hpp"
+
 namespace hearth {
 
 class OutputDirectory {
@@ -21,18 +23,15 @@ class OutputDirectory {
   [[nodiscard]] const std::string& path() const { return path_; }
   // "<path>/<name>".
   [[nodiscard]] std::string file(const std::string& name) const;
-  // "<path>/checkpoints/step_<8 digits>.h5".
-  [[nodiscard]] std::string checkpoint(std::int64_t step) const;
+  [[nodiscard]] const CheckpointFolder& checkpoints() const { return checkpoints_; }
 
-  struct Checkpoint {
-    std::int64_t step;
-    std::string path;
-  };
-  // Newest first.
-  [[nodiscard]] std::vector<Checkpoint> checkpoints() const;
+  // Removes all but the `keep` newest checkpoints; 0 keeps all.
+  void prune(std::int64_t keep) const;
 
-  // Removes all but the `keep` newest checkpoints; 0 keeps all. Returns the paths removed.
-  std::vector<std::string> prune(std::int64_t keep) const;
+  // Renames the checkpoints beyond `step` to <name>.aside, for good: damaged ones, or those of a
+  // course not taken. Neither the next start nor pruning then takes them for the newest. Returns
+  // the new paths, newest first.
+  std::vector<std::string> set_aside_beyond(std::int64_t step) const;
 
  private:
   void take_lock();
@@ -41,6 +40,7 @@ class OutputDirectory {
   std::string path_;
   std::string lock_;     // the lock file
   std::string content_;  // what it says while this run holds it
+  CheckpointFolder checkpoints_;
 };
 
 }  // namespace hearth

@@ -4,9 +4,9 @@
 
 namespace hearth {
 
-std::optional<ResumePoint> find_resume_point(const OutputDirectory& output,
+std::optional<ResumePoint> find_resume_point(const CheckpointFolder& checkpoints,
                                              std::vector<std::string>& notes, std::int64_t before) {
-  for (const OutputDirectory::Checkpoint& checkpoint : output.checkpoints()) {
+  for (const CheckpointFolder::Entry& checkpoint : checkpoints.list()) {
     if (checkpoint.step >= before) continue;
     try {
       return ResumePoint{checkpoint.path, read_checkpoint_header(checkpoint.path)};

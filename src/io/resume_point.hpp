@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "io/checkpoint.hpp"
-#include "io/output_directory.hpp"
+#include "io/checkpoint_folder.hpp"
 
 namespace hearth {
 
@@ -21,7 +21,7 @@ struct ResumePoint {
 // there is none. Adds a line to `notes` for each damaged one passed over. When the tensors of the
 // one found turn out damaged, ask again with its step as `before`. The first rank only.
 [[nodiscard]] std::optional<ResumePoint> find_resume_point(
-    const OutputDirectory& output, std::vector<std::string>& notes,
+    const CheckpointFolder& checkpoints, std::vector<std::string>& notes,
     std::int64_t before = std::numeric_limits<std::int64_t>::max());
 
 }  // namespace hearth

@@ -20,6 +20,16 @@ std::int64_t reduce(std::int64_t value, MPI_Op operation, MPI_Comm communicator)
   return value;
 }
 
+// work(first value, values) for every window of `values` that one message may hold.
+template <class Work>
+void for_windows(std::span<std::int64_t> values, Index limit_bytes, const Work& work) {
+  const Index limit = std::max<Index>(1, limit_bytes / Index{sizeof(std::int64_t)});
+  const auto total = static_cast<Index>(values.size());
+  for (Index begin = 0; begin < total; begin += limit) {
+    work(values.data() + begin, static_cast<int>(std::min(limit, total - begin)));
+  }
+}
+
 }  // namespace
 
 Communicator::Communicator(std::shared_ptr<MPI_Comm> handle) : handle_(std::move(handle)) {
@@ -44,13 +54,16 @@ void Communicator::barrier() const {
 }
 
 void Communicator::sum(std::span<std::int64_t> values) const {
-  const Index limit = std::max<Index>(1, message_limit_bytes_ / Index{sizeof(std::int64_t)});
-  const auto total = static_cast<Index>(values.size());
-  for (Index begin = 0; begin < total; begin += limit) {
-    const Index count = std::min(limit, total - begin);
-    MPI_Allreduce(MPI_IN_PLACE, values.data() + begin, static_cast<int>(count), MPI_INT64_T,
-                  MPI_SUM, *handle_);
-  }
+  for_windows(values, message_limit_bytes_, [&](std::int64_t* window, int count) {
+    MPI_Allreduce(MPI_IN_PLACE, window, count, MPI_INT64_T, MPI_SUM, *handle_);
+  });
+}
+
+void Communicator::sum_to_first(std::span<std::int64_t> values) const {
+  for_windows(values, message_limit_bytes_, [&](std::int64_t* window, int count) {
+    const void* const sent = is_first() ? MPI_IN_PLACE : window;
+    MPI_Reduce(sent, is_first() ? window : nullptr, count, MPI_INT64_T, MPI_SUM, 0, *handle_);
+  });
 }
 
 std::int64_t Communicator::sum(std::int64_t value) const {

@@ -37,6 +37,8 @@ class Communicator {
   // In place, over all ranks. Integers only: their sums do not depend on order.
   void sum(std::span<std::int64_t> values) const;
   [[nodiscard]] std::int64_t sum(std::int64_t value) const;
+  // The same for large arrays that only the first rank needs; elsewhere `values` stay as they are.
+  void sum_to_first(std::span<std::int64_t> values) const;
   [[nodiscard]] std::int64_t max(std::int64_t value) const;
   [[nodiscard]] std::int64_t min(std::int64_t value) const;
 

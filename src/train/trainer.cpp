@@ -7,6 +7,17 @@
 
 namespace hearth {
 
+SourceLoss all_sources(const std::vector<SourceLoss>& losses) {
+  SourceLoss all{"all", 0, 0};
+  double sum = 0;
+  for (const SourceLoss& source : losses) {
+    sum += source.loss * static_cast<double>(source.tokens);
+    all.tokens += source.tokens;
+  }
+  if (all.tokens > 0) all.loss = sum / static_cast<double>(all.tokens);
+  return all;
+}
+
 template <class T>
 Trainer<T>::Trainer(const Config& config, const Mesh& mesh, Index sources)
     : config_(config),

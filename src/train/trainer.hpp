@@ -26,6 +26,9 @@ struct SourceLoss {
   std::int64_t tokens = 0;  // 0: the split has no whole sequence of this source
 };
 
+// All sources as one, named "all": the mean over all their tokens; 0 where there is none.
+[[nodiscard]] SourceLoss all_sources(const std::vector<SourceLoss>& losses);
+
 template <class T>
 class Trainer {
  public:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -118,3 +119,29 @@ def tiny(tmp_path: Path) -> TinyRun:
     deck = tmp_path / "tiny.deck"
     deck.write_text(DECK.format(output=output, folder=tmp_path))
     return TinyRun(tmp_path, deck, output)
+
+
+def contents(path: Path) -> dict[str, np.ndarray]:
+    """Every dataset outside /timing, and the checksums of a checkpoint's tensors."""
+    arrays: dict[str, np.ndarray] = {}
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and not name.startswith("timing"):
+            arrays[name] = item[()]
+            if "checksum" in item.attrs:
+                arrays[name + "/checksum"] = np.asarray(item.attrs["checksum"])
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return arrays
+
+
+def assert_same_run(one: Path, other: Path, step: int = 6) -> None:
+    """Weights, moments and statistics after the step are the same, to the bit."""
+    for file in ("training.h5", "routing.h5", f"checkpoints/step_{step:08}.h5"):
+        a, b = contents(one / file), contents(other / file)
+        assert a.keys() == b.keys()
+        for name in a:
+            assert a[name].tobytes() == b[name].tobytes() or (
+                a[name].dtype == object and list(a[name]) == list(b[name])
+            ), f"{file}: {name}"

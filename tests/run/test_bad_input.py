@@ -298,7 +298,12 @@ def test_resume_from_statistics(launch: Launch, trained: TinyRun) -> None:
 def test_evaluate_without_checkpoint(launch: Launch, tiny: TinyRun) -> None:
     finished = launch(2, "evaluate", str(tiny.deck))
     assert_refused(finished, tiny.output, "no checkpoint to evaluate")
-    assert files(tiny.output) == {}
+    assert not tiny.output.exists()
+
+
+def test_evaluate_from_no_checkpoint(launch: Launch, trained: TinyRun) -> None:
+    finished = launch(2, "evaluate", str(trained.deck), "--checkpoint.resume=none")
+    assert_refused(finished, "checkpoint.resume = none", "evaluate needs a checkpoint", "a file")
 
 
 def truncate(checkpoint: Path) -> None:

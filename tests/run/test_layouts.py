@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import Launch, TinyRun
+from conftest import Launch, TinyRun, assert_same_run
 
 # ranks, expert_ranks, threads a rank
 LAYOUTS = [(1, 1, 2), (2, 1, 1), (2, 2, 2), (3, 1, 1), (3, 3, 1), (4, 2, 1), (4, 4, 2), (8, 8, 1)]
@@ -39,32 +39,6 @@ def train(
     return checksum(finished.stderr)
 
 
-def contents(path: Path) -> dict[str, np.ndarray]:
-    """Every dataset outside /timing, and the checksums of a checkpoint's tensors."""
-    arrays: dict[str, np.ndarray] = {}
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith("timing"):
-            arrays[name] = item[()]
-            if "checksum" in item.attrs:
-                arrays[name + "/checksum"] = np.asarray(item.attrs["checksum"])
-
-    with h5py.File(path) as file:
-        file.visititems(visit)
-    return arrays
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, moments and statistics are the same, to the bit."""
-    for file in ("training.h5", "routing.h5", "checkpoints/step_00000006.h5"):
-        a, b = contents(one / file), contents(other / file)
-        assert a.keys() == b.keys()
-        for name in a:
-            assert a[name].tobytes() == b[name].tobytes() or (
-                a[name].dtype == object and list(a[name]) == list(b[name])
-            ), f"{file}: {name}"
-
-
 def test_any_layout(launch: Launch, tiny: TinyRun) -> None:
     expected = train(launch, tiny, "reference", (1, 1, 1))
     for layout in LAYOUTS:
@@ -86,6 +60,21 @@ def test_running_blocks_again_changes_no_bit(launch: Launch, tiny: TinyRun) -> N
         name = f"again-{layout[0]}"
         assert train(launch, tiny, name, layout, "--model.recompute=block") == expected, layout
         assert_same_run(tiny.folder / "reference", tiny.folder / name)
+
+
+def test_a_stop_between_checkpoints_leaves_no_trace(launch: Launch, tiny: TinyRun) -> None:
+    evaluate = "--evaluate.every_steps=2"
+    expected = train(launch, tiny, "reference", (1, 1, 1), evaluate)
+    # In the first period twice, in the second once: no stop is at a checkpoint of the deck.
+    train(launch, tiny, "stopped", (2, 2, 1), evaluate, "--run.stop_step=1")
+    train(launch, tiny, "stopped", (3, 1, 1), evaluate, "--run.stop_step=2")
+    train(launch, tiny, "stopped", (1, 1, 2), evaluate, "--run.stop_step=5")
+    assert train(launch, tiny, "stopped", (4, 2, 1), evaluate) == expected
+    assert_same_run(tiny.folder / "reference", tiny.folder / "stopped")
+    with h5py.File(tiny.folder / "stopped" / "routing.h5") as file:
+        assert file["checkpoint"][:].tolist() == [3, 6]
+    with h5py.File(tiny.folder / "stopped" / "training.h5") as file:
+        assert file["validation_step"][:].tolist() == [2, 4, 6]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Launch, TinyRun
+from conftest import Launch, TinyRun, assert_same_run
 
 REQUEUE = 75
 PATIENCE_S = 60.0
@@ -133,6 +133,29 @@ def test_signal_to_mpirun(command: Command, launch: Launch, tiny: TinyRun) -> No
     assert checksum(again.stderr) == checksum(whole.stderr)
 
 
+def test_a_signal_between_checkpoints_leaves_no_trace(
+    command: Command, launch: Launch, tiny: TinyRun
+) -> None:
+    long = ("--run.steps=100000", "--run.log_every=1", "--checkpoint.every_steps=20")
+    deck = str(tiny.deck)
+    logged = tiny.output / "metrics.jsonl"
+    with running(command, 2, "train", deck, *long) as process:
+        wait_for(lambda: logged.exists() and logged.stat().st_size > 0, process)
+        process.send_signal(signal.SIGUSR1)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == REQUEUE, stderr
+    step = steps_done(tiny.output)
+    assert step % 20 != 0, "the signal came at a checkpoint of the deck: run the test again"
+
+    last = (step // 20 + 1) * 20
+    whole = tiny.folder / "whole"
+    for output, ranks in ((tiny.output, 3), (whole, 1)):
+        stop = (f"--run.stop_step={last}", f"--run.output={output}")
+        finished = launch(ranks, "train", deck, *long, *stop)
+        assert finished.returncode == REQUEUE, finished.stderr
+    assert_same_run(whole, tiny.output, last)
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
 def test_signal_to_a_single_process(hearth: str, tiny: TinyRun, number: signal.Signals) -> None:
     with running(lambda _: [hearth], 1, "train", str(tiny.deck), *LONG) as process:
@@ -180,6 +203,12 @@ def test_second_writer(command: Command, launch: Launch, tiny: TinyRun) -> None:
             assert second.returncode == 2, second.stderr
             assert second.stderr.count("hearth: ") == 1
             assert f"{tiny.output}: is in use by process " in second.stderr
+        half_written = tiny.output / "checkpoints" / "step_99999999.h5.tmp"
+        half_written.touch()
+        looking = launch(2, "evaluate", deck, *LONG)
+        assert looking.returncode == 0, looking.stderr
+        assert "validation loss" in looking.stdout
+        assert half_written.exists() and (tiny.output / "lock").exists()
         process.send_signal(signal.SIGUSR1)
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == REQUEUE, stderr

@@ -138,6 +138,25 @@ TEST_CASE("orders are read") {
         "data.order: 'random' is neither shuffled nor sequential");
 }
 
+TEST_CASE("a shuffled corpus gives one pass over another split of its files") {
+  const TemporaryFolder folder;
+  write_counting(folder / "a", {10, 10, 10, 5});
+  const auto sources = parse_sources({"a:" + (folder / "a")});
+  const Corpus shuffled(sources, "1,1", Split::train, 4, 9, 1);
+  const Corpus pass = shuffled.one_pass(Split::validation);
+  const Corpus alone(sources, "1,1", Split::validation, 4, 0, 1);
+  CHECK(pass.samples() == 0);
+  CHECK(pass.names() == alone.names());
+  CHECK(&pass.file(0) == &shuffled.file(0));
+  REQUIRE(pass.epoch_samples(0) == alone.epoch_samples(0));
+  std::vector<std::int32_t> tokens(5), expected(5);
+  for (std::int64_t i = 0; i < pass.epoch_samples(0); ++i) {
+    pass.epoch_sample(0, i, tokens);
+    alone.epoch_sample(0, i, expected);
+    CHECK(tokens == expected);
+  }
+}
+
 TEST_CASE("identity has a line for each source") {
   const TemporaryFolder folder;
   write_counting(folder / "a", {10, 10});

@@ -58,8 +58,8 @@ TEST_CASE("the output directory is made and named") {
     const OutputDirectory output(path);
     CHECK(std::filesystem::is_directory(path + "/checkpoints"));
     CHECK(output.file("training.h5") == path + "/training.h5");
-    CHECK(output.checkpoint(42) == path + "/checkpoints/step_00000042.h5");
-    CHECK(output.checkpoint(1234567890) == path + "/checkpoints/step_1234567890.h5");
+    CHECK(output.checkpoints().file(42) == path + "/checkpoints/step_00000042.h5");
+    CHECK(output.checkpoints().file(1234567890) == path + "/checkpoints/step_1234567890.h5");
     CHECK(std::filesystem::exists(path + "/lock"));
   }
   CHECK_FALSE(std::filesystem::exists(path + "/lock"));
@@ -183,18 +183,40 @@ TEST_CASE("checkpoints are listed newest first, pruned, and stale files removed"
   CHECK_FALSE(std::filesystem::exists(path + "/training.h5.tmp"));
   CHECK(std::filesystem::exists(path + "/notes.tmp"));
 
-  CHECK(output.checkpoints().empty());
-  for (const std::int64_t step : {7, 100, 123456789, 99}) write_bytes(output.checkpoint(step), "");
+  CHECK(output.checkpoints().list().empty());
+  for (const std::int64_t step : {7, 100, 123456789, 99})
+    write_bytes(output.checkpoints().file(step), "");
   write_bytes(path + "/checkpoints/step_12.h5", "");
   write_bytes(path + "/checkpoints/step_00000012.h5.old", "");
   const auto steps = [&] {
     std::vector<std::int64_t> list;
-    for (const auto& checkpoint : output.checkpoints()) list.push_back(checkpoint.step);
+    for (const auto& checkpoint : output.checkpoints().list()) list.push_back(checkpoint.step);
     return list;
   };
   CHECK(steps() == std::vector<std::int64_t>{123456789, 100, 99, 7});
-  CHECK(output.prune(0).empty());
-  CHECK(output.prune(4).empty());
-  CHECK(output.prune(2) == std::vector<std::string>{output.checkpoint(99), output.checkpoint(7)});
-  CHECK(steps() == std::vector<std::int64_t>{123456789, 100});
+  output.prune(0);
+  output.prune(4);
+  CHECK(steps() == std::vector<std::int64_t>{123456789, 100, 99, 7});
+  output.prune(3);
+  CHECK(steps() == std::vector<std::int64_t>{123456789, 100, 99});
+
+  const auto file = [&](std::int64_t step) { return output.checkpoints().file(step); };
+  CHECK(output.set_aside_beyond(123456789).empty());
+  CHECK(output.set_aside_beyond(99) ==
+        std::vector<std::string>{file(123456789) + ".aside", file(100) + ".aside"});
+  CHECK(std::filesystem::exists(file(100) + ".aside"));
+  CHECK(steps() == std::vector<std::int64_t>{99});
+}
+
+TEST_CASE("checkpoints are listed without touching anything") {
+  const TemporaryFolder folder;
+  const CheckpointFolder checkpoints(folder / "run");
+  CHECK(checkpoints.list().empty());
+  CHECK_FALSE(std::filesystem::exists(folder / "run"));
+  const OutputDirectory output(folder / "run");
+  write_bytes(checkpoints.file(3), "");
+  write_bytes(checkpoints.file(4) + ".tmp", "");
+  REQUIRE(checkpoints.list().size() == 1);
+  CHECK(checkpoints.list()[0].path == checkpoints.file(3));
+  CHECK(std::filesystem::exists(checkpoints.file(4) + ".tmp"));
 }
