@@ -14,6 +14,7 @@
 #include <Kokkos_Core.hpp>
 #include <cstdint>
 
+#include "base/bfloat16.hpp"
 #include "base/huge_pages.hpp"
 
 namespace hearth {
