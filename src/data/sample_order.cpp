@@ -92,7 +92,7 @@ SampleOrder shuffled_order(const TokenFile& file, Split split, SequenceRange ran
   const std::int64_t epoch_tokens = tokens_per_epoch(file, split, range);
   if (samples >= largest) {
     throw input_error(file.bin_path(), ": ", samples, " samples were asked of it; at most ",
-                      largest - 1, " can be ordered");
+                      largest - 1, " can be ordered: lower run.steps or batch.global_batch");
   }
   SampleOrder order;
   order.sequence_length = sequence_length;
@@ -102,7 +102,8 @@ SampleOrder shuffled_order(const TokenFile& file, Split split, SequenceRange ran
   if (total >= largest || order.epochs > largest / range.size()) {
     throw input_error(file.bin_path(), ": ", samples, " samples take ", order.epochs, " epochs of ",
                       range.size(), " documents and ", epoch_tokens,
-                      " tokens, which is more than can be ordered; give more tokens");
+                      " tokens, which is more than can be ordered; give more tokens, or lower ",
+                      "run.steps or batch.global_batch");
   }
 
   std::int64_t shared_epochs = order.epochs;
