@@ -297,8 +297,8 @@ std::uint64_t write_checkpoint(const Communicator& world, const std::string& pat
   const std::string temporary = temporary_name(path);
   try {
     world.together([&] {
-      if (world.is_first())
-        create_file<T>(temporary, header, table, groups, checksums, weights, counters);
+      if (!world.is_first()) return;
+      create_file<T>(temporary, header, table, groups, checksums, weights, counters);
     });
     // A rank that cannot reach the file must say so before the others wait for it in MPI-IO.
     world.together([&] { sync_file(temporary); });
