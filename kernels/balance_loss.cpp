@@ -20,8 +20,8 @@ void router_losses(const RouterLossScale& scale, const Array1<const double>& pro
           slope(e) = factor * count(e);
           balance += slope(e) * probability_mass(e);
         }
-        loss(0) += to_fixed(balance, mean_unit);
-        loss(1) += to_fixed(z_factor * z_squared(0), mean_unit);
+        add_statistic_term(loss(0), balance, mean_unit);
+        add_statistic_term(loss(1), z_factor * z_squared(0), mean_unit);
       });
 }
 

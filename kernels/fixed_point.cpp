@@ -30,7 +30,7 @@ void add_statistic(const Array1<const double>& value, const Array1<std::int64_t>
   assert(statistic.extent(0) == value.extent(0));
   Kokkos::parallel_for(
       "add_statistic", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(value.extent(0))),
-      KOKKOS_LAMBDA(const Index i) { statistic(i) += to_fixed(value(i), statistic_unit); });
+      KOKKOS_LAMBDA(const Index i) { add_statistic_term(statistic(i), value(i), statistic_unit); });
 }
 
 SquaredNorm squared_norm(const Array1<const std::int64_t>& gradient) {

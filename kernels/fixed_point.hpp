@@ -6,9 +6,10 @@
 
 namespace hearth::kernels {
 
-inline constexpr double gradient_unit = 0x1p-50;   // of a weight's gradient; sums within ±8192
-inline constexpr double gradient_limit = 0x1p13;   // |g| · cells must stay below
-inline constexpr double statistic_unit = 0x1p-30;  // of sums over tokens: loss, entropy, …
+inline constexpr double gradient_unit = 0x1p-50;    // of a weight's gradient; sums within ±8192
+inline constexpr double gradient_limit = 0x1p13;    // |g| · cells must stay below
+inline constexpr double statistic_unit = 0x1p-30;   // of sums over tokens: loss, entropy, …
+inline constexpr double validation_unit = 0x1p-20;  // of a whole split's loss: 2⁴³ nats fit
 inline constexpr double mean_unit = 0x1p-50;  // of what is divided by the step's tokens already
 
 // Where the gradient of one tensor is summed over cells and ranks.
@@ -21,6 +22,17 @@ struct GradientSum {
 // Round to nearest even; the caller has checked the range.
 KOKKOS_INLINE_FUNCTION std::int64_t to_fixed(double value, double unit) {
   return static_cast<std::int64_t>(Kokkos::nearbyint(value / unit));
+}
+
+// sum += value in units of `unit`, for a statistic, whose range nobody has checked: a value that is
+// not finite or too large counts as ±2⁶² units. A gradient with such values ends the run.
+KOKKOS_INLINE_FUNCTION void add_statistic_term(std::int64_t& sum, double value, double unit) {
+  const double limit = 0x1p62;
+  const bool fits = Kokkos::fabs(value / unit) < limit;  // false for NaN too
+  const std::int64_t term = to_fixed(fits ? value : Kokkos::copysign(limit * unit, value), unit);
+  // Unsigned, since several such terms wrap around.
+  sum =
+      static_cast<std::int64_t>(static_cast<std::uint64_t>(sum) + static_cast<std::uint64_t>(term));
 }
 
 // One term of a gradient: false if it is not finite or too large to be summed.

@@ -1,7 +1,5 @@
 #include "kernels/statistics.hpp"
 
-#include "kernels/fixed_point.hpp"
-
 namespace hearth::kernels {
 
 void count_pairs(const Array2<const int>& choice, const Array2<std::int64_t>& together) {
@@ -28,7 +26,7 @@ void count_labelled(const Array1<const int>& label, const Array2<const int>& cho
 
 void sum_labelled(Index run, const Array1<const int>& label, const Array1<const int>& target,
                   const Array1<const double>& value, const Array1<std::int64_t>& sum,
-                  const Array1<std::int64_t>& tokens) {
+                  const Array1<std::int64_t>& tokens, double unit) {
   const Index runs = run == 0 ? 0 : static_cast<Index>(label.extent(0)) / run;
   Kokkos::parallel_for(
       "sum_labelled", Kokkos::RangePolicy<Exec>(0, runs), KOKKOS_LAMBDA(const Index r) {
@@ -39,9 +37,23 @@ void sum_labelled(Index run, const Array1<const int>& label, const Array1<const 
           total += value(t);
           ++count;
         }
-        Kokkos::atomic_add(&sum(label(r * run)), to_fixed(total, statistic_unit));
+        std::int64_t term = 0;
+        add_statistic_term(term, total, unit);
+        Kokkos::atomic_add(&sum(label(r * run)), term);
         Kokkos::atomic_add(&tokens(label(r * run)), count);
       });
+}
+
+template <class T>
+std::int64_t count_non_finite(const Array1<const T>& values) {
+  std::int64_t count = 0;
+  Kokkos::parallel_reduce(
+      "count_non_finite", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(values.extent(0))),
+      KOKKOS_LAMBDA(const Index i, std::int64_t& partial) {
+        partial += Kokkos::isfinite(values(i)) ? 0 : 1;
+      },
+      count);
+  return count;
 }
 
 void add_counts(const Array1<const int>& count, const Array1<std::int64_t>& total) {
@@ -49,5 +61,8 @@ void add_counts(const Array1<const int>& count, const Array1<std::int64_t>& tota
       "add_counts", Kokkos::RangePolicy<Exec>(0, count.extent(0)),
       KOKKOS_LAMBDA(const Index i) { total(i) += count(i); });
 }
+
+template std::int64_t count_non_finite<float>(const Array1<const float>&);
+template std::int64_t count_non_finite<double>(const Array1<const double>&);
 
 }  // namespace hearth::kernels

@@ -1,7 +1,7 @@
 // Counts of routing decisions, for the routing statistics. Integers: atomics keep them exact.
 #pragma once
 
-#include "base/types.hpp"
+#include "kernels/fixed_point.hpp"
 
 namespace hearth::kernels {
 
@@ -16,13 +16,18 @@ void count_labelled(const Array1<const int>& label,      // (tokens)
                     const Array2<std::int64_t>& count);  // (labels, experts)
 
 // sum[label] += Σ value over each run of `run` consecutive tokens, which have one label (a
-// sequence and its data source), summed in fp64 in order and then in units of statistic_unit;
+// sequence and its data source), summed in fp64 in order and then in units of `unit`;
 // tokens[label] += its tokens. Tokens whose target is masked (below zero) are left out.
 void sum_labelled(Index run, const Array1<const int>& label,  // (tokens)
                   const Array1<const int>& target,            // (tokens)
                   const Array1<const double>& value,          // (tokens)
                   const Array1<std::int64_t>& sum,            // (labels)
-                  const Array1<std::int64_t>& tokens);        // (labels)
+                  const Array1<std::int64_t>& tokens,         // (labels)
+                  double unit = statistic_unit);
+
+// Elements that are infinite or not a number.
+template <class T>
+[[nodiscard]] std::int64_t count_non_finite(const Array1<const T>& values);
 
 // total[i] += count[i].
 void add_counts(const Array1<const int>& count, const Array1<std::int64_t>& total);

@@ -9,9 +9,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
+#include <string_view>
 #include <thread>
 
 #include "app/commands.hpp"
+#include "app/signals.hpp"
 #include "base/version.hpp"
 #include "config/deck.hpp"
 #include "config/options.hpp"
@@ -132,6 +134,9 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Before anything else: a scheduler's signal during a long start must not kill a run that may
+  // stop in order. Other commands have nothing to save.
+  if (argc > 1 && std::string_view(argv[1]) == "train") catch_stop_signals();
   // Step 1. MPI, before anything that may fail: only then can all ranks fail together.
   MPI_Init(&argc, &argv);
   const int status = run(argc, argv);

@@ -3,9 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <sstream>
+
+#include "base/error.hpp"
+#include "io/replace_file.hpp"
 
 namespace hearth {
 
@@ -60,10 +65,17 @@ Progress::Progress(const Config& config, std::int64_t first_step, const std::str
       first_step_(first_step),
       live_(is_live()),
       start_(std::chrono::steady_clock::now()),
-      last_(start_) {
+      last_(start_),
+      file_(file) {
   const std::string kept = kept_lines(file, first_step);
-  metrics_.open(file, std::ios::trunc);
-  metrics_ << kept << std::flush;
+  metrics_.open(temporary_name(file), std::ios::trunc);
+  log(kept);
+  publish(temporary_name(file), file);
+}
+
+void Progress::log(const std::string& lines) {
+  metrics_ << lines << std::flush;
+  if (!metrics_) throw failure(file_, ": cannot be written: ", std::strerror(errno));
 }
 
 Progress::~Progress() {
@@ -91,7 +103,7 @@ double Progress::show(const StepReport& report, const StepSums& layout) {
        << ", \"learning_rate\": " << report.learning_rate
        << ", \"gradient_norm\": " << report.gradient_norm << ", \"tokens\": " << report.tokens
        << ", \"tokens_per_s\": " << tokens_per_s << ", \"busiest_over_mean\": " << busiest << "}\n";
-  metrics_ << json.str() << std::flush;
+  log(json.str());
 
   const bool due = report.step % config_.run.log_every == 0 || report.step == last_step;
   if (!live_ && !due) return step_s;

@@ -13,7 +13,8 @@ namespace hearth {
 // On the first rank only.
 class Progress {
  public:
-  // `file`: metrics.jsonl; lines of steps beyond `first_step` are dropped.
+  // `file`: metrics.jsonl; lines of steps beyond `first_step` are dropped. Throws failure where it
+  // cannot be written, and so does show().
   Progress(const Config& config, std::int64_t first_step, const std::string& file);
   ~Progress();
   Progress(const Progress&) = delete;
@@ -26,11 +27,14 @@ class Progress {
   void say(const std::string& line);
 
  private:
+  void log(const std::string& lines);
+
   Config config_;
   std::int64_t first_step_;
   bool live_;  // one line rewritten in place
   bool open_line_ = false;
   std::chrono::steady_clock::time_point start_, last_;
+  std::string file_;
   std::ofstream metrics_;
 };
 

@@ -167,7 +167,9 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
 
 void RoutingRecord::add(const StepReport& report, const StepSums& layout) {
   open_.resize(report.sums.extent(0) + 1, 0);
-  for (std::size_t i = 0; i < report.sums.extent(0); ++i) open_[i] += report.sums(i);
+  // Sums by data source have their rows by step. Over an interval those of losses need not fit.
+  const auto first = static_cast<std::size_t>(layout.layers_begin());
+  for (std::size_t i = first; i < report.sums.extent(0); ++i) open_[i] += report.sums(i);
   ++open_.back();
   if (report.step % config_.statistics.every_steps == 0) close_interval(report.step, layout);
 }

@@ -108,13 +108,14 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
         header = point->header;
       }
       const Config then = parse_deck(header.deck, path);
-      for (const std::string& change : check_resumed(then, config, path)) {
-        say(world, "changed since " + path + ": " + change);
-      }
+      const std::vector<std::string> changes = check_resumed(then, config, path);
       if (!data_identity.empty() && header.data_identity != data_identity) {
         throw input_error(path, ": was made with other token files: then ",
                           one_line(header.data_identity), "; now ", one_line(data_identity),
                           "; restore them, or give another run.output");
+      }
+      for (const std::string& change : changes) {
+        say(world, "changed since " + path + ": " + change);
       }
     });
     path = world.broadcast(path);

@@ -34,13 +34,12 @@ struct Resumed {
   std::vector<std::int64_t> open_interval;  // on the first rank
 };
 
-// Takes up the checkpoint that checkpoint.resume asks for: the newest good one in the
-// folder, or a file. None: no checkpoint is there. It gives the weights and, where
-// `counts` is not null, all else that training goes on from: moments, the open interval and, on
-// the first rank, whose place among the ranks does not matter to their sum, the counts of all
-// ranks. `data_identity` must be that of the checkpoint (empty: any). Says on standard error what
-// it took and passed over. Collective; throws CollectiveError where the checkpoint is of another
-// model or, with resume = none, where there is one.
+// Takes up the checkpoint that checkpoint.resume asks for: the newest good one in the folder, or a
+// file. None: no checkpoint is there. It gives the weights and, where `counts` is not null, all
+// else that training goes on from: moments, the open interval, and in the first rank's `counts`
+// those of all ranks. `data_identity` must be that of the checkpoint (empty: any). Says on standard
+// error what it took and passed over. Collective; throws CollectiveError where the checkpoint is of
+// another model or, with resume = none, where there is one.
 template <class T>
 [[nodiscard]] std::optional<Resumed> resume(const Config& config, const std::string& data_identity,
                                             const Communicator& world,

@@ -4,7 +4,7 @@
 namespace hearth {
 
 // From now on SIGUSR1, SIGTERM and SIGINT ask for a stop at the end of the step instead of killing
-// the process.
+// the process; one that arrives before the first step asks for a stop after it.
 void catch_stop_signals();
 
 // Whether one arrived at this rank.

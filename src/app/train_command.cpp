@@ -29,6 +29,17 @@ struct Records {
   RoutingRecord routing;
   LabelledAttributes attributes;
 
+  // Rows up to and including `step`.
+  void read(const OutputDirectory& output, std::int64_t step, bool experts) {
+    const auto take = [&](auto& record, const std::string& file) {
+      if (record.read(file, step)) return;
+      std::fprintf(stderr, "%s is not there: its rows up to step %lld are lost\n", file.c_str(),
+                   static_cast<long long>(step));
+    };
+    take(training, output.file("training.h5"));
+    if (experts) take(routing, output.file("routing.h5"));
+  }
+
   void write(const OutputDirectory& output, const PhaseTimers& timers, bool experts) {
     training.write(output.file("training.h5"), attributes, timers);
     if (experts) routing.write(output.file("routing.h5"), attributes);
@@ -48,7 +59,6 @@ std::string validation_line(std::int64_t step, const std::vector<SourceLoss>& lo
 template <class T>
 Status train(const Config& config, const Communicator& world) {
   const Clock::time_point start = Clock::now();
-  catch_stop_signals();
 
   // 1. Data and layout: whatever is wrong with them is said before anything is written.
   const Mesh mesh(world, config.parallel.expert_ranks, config.moe.experts);
@@ -88,8 +98,7 @@ Status train(const Config& config, const Communicator& world) {
       if (!world.is_first()) return;
       std::fprintf(stderr, "resumed from %s at step %lld\n", resumed->path.c_str(),
                    static_cast<long long>(step));
-      records.training.read(output->file("training.h5"), step);
-      records.routing.read(output->file("routing.h5"), step);
+      records.read(*output, step, config.moe_layers() > 0);
       records.routing.set_open_interval(resumed->open_interval);
     });
   } else {

@@ -17,6 +17,8 @@ struct RunConfig {
   std::int64_t log_every = 1;
 };
 
+inline constexpr std::int64_t largest_head_width = 256;  // that the attention kernels take
+
 struct ModelConfig {
   std::int64_t layers = 9;
   std::int64_t hidden = 256;

@@ -69,6 +69,23 @@ std::optional<int> line_of(const std::string& deck, const std::string& key) {
   return found;
 }
 
+// Boost reads a line that is neither heading nor key as an odd heading or key, and names no line.
+void check_lines(const std::string& deck, const std::string& name) {
+  std::istringstream stream(deck);
+  std::string line;
+  for (int number = 1; std::getline(stream, line); ++number) {
+    line = trimmed(line.substr(0, line.find('#')));
+    if (line.empty()) continue;
+    const bool heading = line.size() > 2 && line.front() == '[' && line.back() == ']';
+    const auto equals = line.find('=');
+    const bool value = line.front() != '[' && equals != std::string::npos && equals > 0;
+    if (!heading && !value) {
+      throw input_error(name, ":", number, ": '", line,
+                        "' is neither a [section] nor a line of key = value");
+    }
+  }
+}
+
 template <class T>
 void add_value(po::options_description& description, const Option& option, T* field) {
   description.add_options()(option.key.c_str(), po::value<T>(field), option.help.c_str());
@@ -110,6 +127,7 @@ void check_value(const Option& option, const std::string& where) {
 
 Config parse_deck(const std::string& deck, const std::string& name,
                   const std::vector<std::string>& overrides) {
+  check_lines(deck, name);
   Config config;
   const std::vector<Option> table = option_table(config);
   po::options_description description;
@@ -184,7 +202,11 @@ Config read_deck(const std::string& file, const std::vector<std::string>& overri
   if (!readable) {
     throw input_error(file, ": cannot be read; expected a deck, such as inputs/quickstart.deck");
   }
-  return parse_deck({std::istreambuf_iterator<char>(stream), {}}, file, overrides);
+  const std::string deck(std::istreambuf_iterator<char>(stream), {});
+  if (deck.find_first_not_of(" \t\r\n") == std::string::npos) {
+    throw input_error(file, ": is empty; expected a deck, such as inputs/quickstart.deck");
+  }
+  return parse_deck(deck, file, overrides);
 }
 
 std::string write_deck(const Config& config) {
@@ -214,6 +236,10 @@ void validate(const Config& c, const std::string& where) {
     refuse("the width of a head, ", m.head_width(),
            ", is odd; the rotary embedding needs an even model.head_dim");
   }
+  if (m.head_width() > largest_head_width) {
+    refuse("the width of a head, ", m.head_width(), ", is more than ", largest_head_width,
+           "; give more model.heads or a smaller model.head_dim");
+  }
   if (m.heads % m.key_value_heads() != 0) {
     refuse("model.kv_heads = ", m.kv_heads, " does not divide model.heads = ", m.heads);
   }
@@ -238,6 +264,18 @@ void validate(const Config& c, const std::string& where) {
   if (schedule > 1) {
     refuse("optimizer.warmup_fraction + optimizer.decay_fraction = ", schedule,
            "; expected at most 1");
+  }
+  // Sums over an interval are integers in units of 2⁻³⁰; the largest are entropies, up to
+  // ln(experts) a token, and probabilities.
+  const double largest_sum = 0x1p33 / std::max(1.0, std::log(static_cast<double>(c.moe.experts)));
+  const auto step_tokens =
+      static_cast<double>(c.batch.global_batch) * static_cast<double>(m.sequence_length);
+  if (c.moe_layers() > 0 &&
+      static_cast<double>(c.statistics.every_steps) * step_tokens >= largest_sum) {
+    refuse("statistics.every_steps = ", c.statistics.every_steps,
+           ": sums over so many tokens overflow; expected at most ",
+           static_cast<std::int64_t>(std::nextafter(largest_sum, 0) / step_tokens),
+           ", or a smaller batch.global_batch");
   }
   if (c.run.output.empty()) refuse("run.output is empty; expected a folder");
 }

@@ -51,7 +51,7 @@ Line lay_line(const TokenFile& file, Split split, SequenceRange range, std::int6
   line.epoch_tokens = tokens_per_epoch(file, split, range);
   if (samples >= largest) {
     throw input_error(file.bin_path(), ": ", samples, " samples were asked of it; at most ",
-                      largest - 1, " can be ordered");
+                      largest - 1, " can be ordered: lower run.steps or batch.global_batch");
   }
   SampleOrder& order = line.order;
   order.sequence_length = sequence_length;
@@ -61,7 +61,8 @@ Line lay_line(const TokenFile& file, Split split, SequenceRange range, std::int6
   if (line.samples >= largest || order.epochs > largest / range.size()) {
     throw input_error(file.bin_path(), ": ", samples, " samples take ", order.epochs, " epochs of ",
                       range.size(), " documents and ", line.epoch_tokens,
-                      " tokens, which is more than can be ordered; give more tokens");
+                      " tokens, which is more than can be ordered; give more tokens, or lower ",
+                      "run.steps or batch.global_batch");
   }
   order.document_index.resize(order.epochs * range.size());
   for (auto at = order.document_index.begin(); at != order.document_index.end();

@@ -12,6 +12,7 @@
 #include "base/hash.hpp"
 #include "io/hdf5.hpp"
 #include "io/replace_file.hpp"
+#include "kernels/statistics.hpp"
 
 namespace hearth {
 
@@ -123,6 +124,30 @@ std::vector<std::uint64_t> group_checksums(const Communicator& world, const Tens
 }
 
 // ---- Writing
+
+// A run does not come back from weights that are not finite: no checkpoint may hold them.
+template <class T>
+void check_finite(const Communicator& world, const std::string& path, std::int64_t step,
+                  const TensorTable& table, const std::vector<TensorPart<T>>& parts,
+                  const std::string& group) {
+  std::vector<std::int64_t> found(table.size(), 0);
+  for (const TensorPart<T>& part : parts) {
+    if (part.group != group) continue;
+    each_stretch(table, part, [&](std::size_t tensor, Range range, Index offset) {
+      found[tensor] += kernels::count_non_finite<T>(
+          run_of<Array1<const T>>(part.values, offset, offset + range.size()));
+    });
+  }
+  world.sum(found);
+  for (std::size_t tensor = 0; tensor < table.size(); ++tensor) {
+    if (found[tensor] == 0) continue;
+    throw CollectiveError(static_cast<int>(Status::failure),
+                          text(path, ": not written, since after step ", step, " ", found[tensor],
+                               " elements of ", dataset_name(group, table[tensor]),
+                               " are not finite; go on from an older checkpoint with another "
+                               "optimizer.learning_rate"));
+  }
+}
 
 // The file with everything but the tensors' values. Done by the first rank alone: what can fail
 // here then fails in one place, and HDF5 makes many small objects faster so.
@@ -266,13 +291,14 @@ std::uint64_t write_checkpoint(const Communicator& world, const std::string& pat
   std::uint64_t weights = 0;
   for (const std::string& group : groups) {
     checksums.push_back(group_checksums(world, table, parts, group));
+    check_finite(world, path, header.step, table, parts, group);
     if (group == model_group) weights = combined_checksum(table, checksums.back());
   }
   const std::string temporary = temporary_name(path);
   try {
     world.together([&] {
-      if (world.is_first())
-        create_file<T>(temporary, header, table, groups, checksums, weights, counters);
+      if (!world.is_first()) return;
+      create_file<T>(temporary, header, table, groups, checksums, weights, counters);
     });
     // A rank that cannot reach the file must say so before the others wait for it in MPI-IO.
     world.together([&] { sync_file(temporary); });

@@ -52,8 +52,8 @@ struct CounterTensor {
 
 // Writes the checkpoint under a temporary name and renames it when it is on the disk. Returns
 // combined_checksum of the weights. Collective; T is float or double. On an error (a full disk, a
-// folder that cannot be written, parts that do not cover the tensors) every rank throws the same
-// CollectiveError and the temporary file is gone.
+// folder that cannot be written, parts that do not cover the tensors, an element that is not
+// finite) every rank throws the same CollectiveError and the temporary file is gone.
 template <class T>
 std::uint64_t write_checkpoint(const Communicator& world, const std::string& path,
                                const CheckpointHeader& header, const TensorTable& table,

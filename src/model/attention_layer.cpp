@@ -6,6 +6,8 @@ namespace hearth {
 
 using kernels::Output;
 
+static_assert(largest_head_width == kernels::max_head_dim);
+
 template <class T>
 AttentionLayer<T>::AttentionLayer(const ModelConfig& model, const Parameters<T>& parameters,
                                   const std::string& name, const kernels::RotaryTable<T>& rotary,

@@ -43,6 +43,9 @@ class StepSums {
     return section(a, layer_begin(layer) + 3 + experts_, experts_);
   }
 
+  // Where the sums by layer begin; before them stand those by data source.
+  [[nodiscard]] Index layers_begin() const { return layer_begin(0); }
+
   [[nodiscard]] Index moe_layers() const { return moe_layers_; }
   [[nodiscard]] Index experts() const { return experts_; }
   [[nodiscard]] Index sources() const { return sources_; }

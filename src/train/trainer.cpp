@@ -1,5 +1,7 @@
 #include "train/trainer.hpp"
 
+#include <limits>
+
 #include "kernels/statistics.hpp"
 #include "train/schedule.hpp"
 #include "train/step_cells.hpp"
@@ -113,6 +115,7 @@ template <class T>
 std::vector<SourceLoss> Trainer<T>::evaluate(const Corpus& corpus, std::int64_t batches) {
   const Index sources = corpus.sources();
   const Array1<std::int64_t> loss("validation loss", sources), tokens("validation tokens", sources);
+  std::vector<std::int64_t> not_finite(static_cast<std::size_t>(sources), 0);
   for (Index source = 0; source < sources; ++source) {
     Index sequences = corpus.epoch_samples(static_cast<int>(source));
     if (batches > 0) sequences = std::min(sequences, batches * config_.batch.global_batch);
@@ -127,7 +130,8 @@ std::vector<SourceLoss> Trainer<T>::evaluate(const Corpus& corpus, std::int64_t 
       });
       const Array1<const double> token_loss = transformer_.evaluate(cell);
       kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, token_loss, loss,
-                            tokens);
+                            tokens, kernels::validation_unit);
+      not_finite[static_cast<std::size_t>(source)] += kernels::count_non_finite(token_loss);
     }
   }
   std::vector<std::int64_t> sums(static_cast<std::size_t>(2 * sources));
@@ -135,12 +139,18 @@ std::vector<SourceLoss> Trainer<T>::evaluate(const Corpus& corpus, std::int64_t 
   Kokkos::deep_copy(Kokkos::subview(host, std::pair<Index, Index>(0, sources)), loss);
   Kokkos::deep_copy(Kokkos::subview(host, std::pair<Index, Index>(sources, 2 * sources)), tokens);
   mesh_.world.sum(sums);
+  mesh_.world.sum(not_finite);
   const std::vector<std::string> names = corpus.names();
   std::vector<SourceLoss> result;
   for (Index s = 0; s < sources; ++s) {
+    const auto i = static_cast<std::size_t>(s);
     const std::int64_t count = host(sources + s);
-    result.push_back({names[static_cast<std::size_t>(s)],
-                      count == 0 ? 0 : to_double(host(s)) / static_cast<double>(count), count});
+    double mean = 0;
+    if (count > 0) {
+      mean = static_cast<double>(host(s)) * kernels::validation_unit / static_cast<double>(count);
+    }
+    if (not_finite[i] > 0) mean = std::numeric_limits<double>::quiet_NaN();
+    result.push_back({names[i], mean, count});
   }
   return result;
 }

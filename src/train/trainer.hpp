@@ -22,7 +22,7 @@ struct StepReport {
 // Cross-entropy of one data source.
 struct SourceLoss {
   std::string name;
-  double loss = 0;          // mean in nats per token
+  double loss = 0;          // mean in nats per token; NaN: some token's is not finite
   std::int64_t tokens = 0;  // 0: the split has no whole sequence of this source
 };
 

@@ -124,6 +124,19 @@ def test_key_given_twice(launch: Launch, tiny: TinyRun) -> None:
     assert_refused(finished, f"{tiny.deck}:{line}: ", "model.layers is given twice")
 
 
+def test_line_of_no_meaning(launch: Launch, tiny: TinyRun) -> None:
+    line = edit_deck(tiny, "layers = 2", "layers 2")
+    finished = launch(1, "train", str(tiny.deck))
+    assert_refused(finished, f"{tiny.deck}:{line}: 'layers 2'", "[section]", "key = value")
+
+
+@pytest.mark.parametrize("task", ["train", "check"])
+def test_empty_deck(launch: Launch, tmp_path: Path, task: str) -> None:
+    deck = tmp_path / "empty.deck"
+    deck.write_text("\n")
+    assert_refused(launch(1, task, str(deck)), deck, "is empty; expected a deck")
+
+
 # An override, and what the error says.
 OVERRIDES = [
     ("--model.hiden=24", "command line", "'model.hiden'", "'model.hidden'"),
@@ -246,6 +259,12 @@ def test_damaged_index(
     index = tiny.folder / "even.idx"
     index.write_bytes(damage(index.read_bytes()))
     assert_refused(launch(1, "train", str(tiny.deck)), index, fragment)
+    assert not tiny.output.exists()
+
+
+def test_more_samples_than_can_be_ordered(launch: Launch, tiny: TinyRun) -> None:
+    finished = launch(1, "train", str(tiny.deck), "--run.steps=1000000000000")
+    assert_refused(finished, ".bin", "samples", "lower run.steps or batch.global_batch")
     assert not tiny.output.exists()
 
 
@@ -373,3 +392,68 @@ def test_damaged_named_checkpoint(launch: Launch, trained: TinyRun) -> None:
     flip_weight(newest)
     finished = launch(2, "train", str(trained.deck), f"--checkpoint.resume={newest}")
     assert_refused(finished, newest, "is damaged")
+
+
+def test_resume_with_other_token_files(launch: Launch, trained: TinyRun) -> None:
+    before = files(trained.output)
+    for suffix in ("bin", "idx"):
+        even, odd, aside = (trained.folder / f"{name}.{suffix}" for name in ("even", "odd", "x"))
+        even.rename(aside)
+        odd.rename(even)
+        aside.rename(odd)
+    finished = launch(2, "train", str(trained.deck), "--run.steps=9")
+    assert_refused(finished, newest_checkpoint(trained), "other token files", "even: ", "restore")
+    assert files(trained.output) == before
+
+
+# ---- Statistics
+
+
+@pytest.mark.parametrize("name", ["training.h5", "routing.h5"])
+def test_damaged_statistics(launch: Launch, trained: TinyRun, name: str) -> None:
+    statistics = trained.output / name
+    truncate(statistics)
+    before = files(trained.output)
+    finished = launch(2, "train", str(trained.deck), "--run.steps=9")
+    assert finished.returncode == 2, finished.stderr
+    error = said(finished)[-1]
+    assert error.startswith(f"hearth: {statistics}: ")
+    assert "restore the file, or move it away to go on from step 6" in error
+    assert files(trained.output) == before
+
+
+@pytest.mark.parametrize("name", ["training.h5", "routing.h5"])
+def test_missing_statistics(launch: Launch, trained: TinyRun, name: str) -> None:
+    statistics = trained.output / name
+    statistics.unlink()
+    finished = launch(2, "train", str(trained.deck), "--run.steps=9")
+    assert finished.returncode == 0, finished.stderr
+    assert f"{statistics} is not there: its rows up to step 6 are lost" in said(finished)
+    axis = "step" if name == "training.h5" else "interval"
+    with h5py.File(statistics) as file:
+        assert file[axis][:].min() > 6
+
+
+def test_metrics_that_cannot_be_written(launch: Launch, tiny: TinyRun) -> None:
+    tiny.output.mkdir()
+    metrics = tiny.output / "metrics.jsonl"
+    metrics.with_name("metrics.jsonl.tmp").symlink_to("/dev/full")
+    finished = launch(2, "train", str(tiny.deck))
+    assert finished.returncode == 1, finished.stderr
+    assert said(finished)[-1] == f"hearth: {metrics}: cannot be written: No space left on device"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_weights_that_are_not_finite(launch: Launch, trained: TinyRun, ranks: int) -> None:
+    newest = newest_checkpoint(trained)
+    rate = ("--optimizer.learning_rate=1e300", "--checkpoint.every_steps=1")
+    finished = launch(ranks, "train", str(trained.deck), "--run.steps=60", *rate)
+    assert finished.returncode == 1, finished.stderr
+    error = said(finished)[-1]
+    unwritten = newest.with_name("step_00000007.h5")
+    assert error.startswith(f"hearth: {unwritten}: not written, since after step 7 ")
+    assert "elements of /model/" in error and "not finite" in error
+    assert max(newest.parent.glob("step_*")) == newest
+    # The run is not spoilt.
+    again = launch(ranks, "train", str(trained.deck), "--run.steps=9")
+    assert again.returncode == 0 and f"resumed from {newest} at step 6" in again.stderr

@@ -166,6 +166,29 @@ def test_signal_to_a_single_process(hearth: str, tiny: TinyRun, number: signal.S
     assert checksum(stderr).startswith(f"step {steps_done(tiny.output)},")
 
 
+def test_signal_during_the_start(hearth: str, tiny: TinyRun) -> None:
+    # A deck in a pipe: the program waits for it before it has read anything.
+    pipe = tiny.folder / "pipe.deck"
+    os.mkfifo(pipe)
+    with running(lambda _: [hearth], 1, "train", str(pipe), *LONG) as process:
+        ends: list[int] = []
+
+        def is_open() -> bool:
+            try:
+                ends.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:
+                return False
+            return True
+
+        wait_for(is_open, process)
+        process.send_signal(signal.SIGUSR1)
+        with os.fdopen(ends[0], "w") as writer:
+            writer.write(tiny.deck.read_text())
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == REQUEUE, stderr
+    assert steps_done(tiny.output) == 1
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_walltime(launch: Launch, tiny: TinyRun, ranks: int) -> None:
     finished = launch(ranks, "train", str(tiny.deck), *LONG, "--run.walltime_s=0.01")

@@ -97,3 +97,24 @@ TEST_CASE("every option is documented") {
     CHECK(contains(manual, "`" + option.key.substr(option.key.find('.') + 1) + "`"));
   }
 }
+
+TEST_CASE("a line that is neither heading nor value is named") {
+  const std::string right = " is neither a [section] nor a line of key = value";
+  for (const std::string line : {"foo", "[run", "run]", "[]", "= 3", "[run = 3"}) {
+    CHECK(message_of("# a deck\n[model]\n" + line + "  # why\nhidden = 64\n") ==
+          "some.deck:3: '" + line + "'" + right);
+  }
+}
+
+TEST_CASE("an interval whose sums would overflow is refused") {
+  const std::string deck =
+      "[model]\nsequence_length = 1024\n[batch]\nglobal_batch = 1024\n[moe]\nexperts = ";
+  const std::string interval = "\n[statistics]\nevery_steps = ";
+  // 2^33 / (2^20 ln 64) = 1969.8; with few experts a probability is the largest term.
+  CHECK(message_of(deck + "64" + interval + "1969") == "no error");
+  CHECK(message_of(deck + "64" + interval + "1970") ==
+        "some.deck: statistics.every_steps = 1970: sums over so many tokens overflow; expected at "
+        "most 1969, or a smaller batch.global_batch");
+  CHECK(contains(message_of(deck + "2\ntop_k = 1" + interval + "8192"), "at most 8191"));
+  CHECK(message_of(deck + "0" + interval + "8192") == "no error");
+}

@@ -146,4 +146,5 @@ TEST_CASE("more samples than can be numbered are refused") {
   };
   CHECK(contains(message(8, std::int64_t{1} << 32), "4294967296 samples were asked"));
   CHECK(contains(message(2048, 4000000000), "more than can be ordered"));
+  CHECK(contains(message(2048, 4000000000), "lower run.steps or batch.global_batch"));
 }

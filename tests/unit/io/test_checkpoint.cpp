@@ -84,6 +84,26 @@ TEST_CASE("the header comes back") {
   CHECK(header.weights_checksum == combined_checksum(written.table, checksums));
 }
 
+TEST_CASE("weights that are not finite are not written") {
+  const TemporaryFolder folder;
+  const Communicator world = Communicator::world();
+  const TensorTable table = odd_table();
+  RankParts<float> held(world, 1, table, all_groups);
+  held.fill();
+  const std::string path = folder / "step.h5";
+  const std::string group = GENERATE(model_group, second_moment_group);
+  const auto part = std::find_if(held.parts.begin(), held.parts.end(),
+                                 [&](const auto& p) { return p.group == group; });
+  Kokkos::deep_copy(Kokkos::subview(part->values, 1), std::numeric_limits<float>::infinity());
+  int status = 0;
+  const std::string message = message_of(
+      [&] { write_checkpoint(world, path, some_header(), table, held.parts, {}); }, &status);
+  CHECK(status == 1);
+  CHECK(message.find(text(path, ": not written, since after step ", some_header().step,
+                          " 1 elements of ", group, "/embedding/weight are not finite")) == 0);
+  CHECK_FALSE(std::filesystem::exists(path));
+}
+
 TEST_CASE("a group may be read alone") {
   Written written;
   RankParts<float> held(written.world, 1, written.table, {model_group});

@@ -45,6 +45,20 @@ TEST_CASE("rounding to fixed point goes to the nearest even number") {
   CHECK(to_fixed(3.5, 1) == 4);
 }
 
+TEST_CASE("a statistic of any value is an integer") {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  constexpr std::int64_t limit = std::int64_t{1} << 62;
+  const std::vector<double> value{infinity, -infinity, std::numeric_limits<double>::quiet_NaN(),
+                                  -1e300,   0x1p32,    0x1p31};
+  const auto statistic = filled<std::int64_t>(6, 0);
+  add_statistic(to_device<double>(value), statistic);
+  std::vector<std::int64_t> sums = to_host(statistic);
+  sums[2] = std::abs(sums[2]);  // the sign of not-a-number has no meaning
+  CHECK(sums == std::vector<std::int64_t>{limit, -limit, limit, -limit, limit, limit / 2});
+  add_statistic(to_device<double>(value), statistic);  // wraps around
+  CHECK(to_host(statistic)[5] == limit);
+}
+
 TEST_CASE("a squared norm agrees with the reference and is the sum of its blocks'") {
   const Index blocks = GENERATE(0, 1, 2, 9);
   const double size = GENERATE(1e-9, 1e-3, 1.0, 1000.0);

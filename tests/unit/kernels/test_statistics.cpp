@@ -1,0 +1,30 @@
+#include "catch.hpp"
+#include "kernels/statistics.hpp"
+#include "support.hpp"
+
+using namespace hearth;
+using namespace hearth::kernels;
+using namespace hearth::testing;
+
+TEST_CASE("losses are summed by source, sequence by sequence, in the unit asked for") {
+  // Three sequences of two tokens; the last token has no target.
+  const auto label = to_device<int>(std::vector<int>{1, 1, 0, 0, 1, 1});
+  const auto target = to_device<int>(std::vector<int>{5, 5, 5, 5, 5, -1});
+  const double unit = GENERATE(statistic_unit, validation_unit);
+  const auto value = to_device<double>(std::vector<double>{0.75 * unit, 0.75 * unit, 3, 4, 1e9, 7});
+  const auto sum = filled<std::int64_t>(2, 0), tokens = filled<std::int64_t>(2, 0);
+  sum_labelled(2, label, target, value, sum, tokens, unit);
+  CHECK(to_host(tokens) == std::vector<std::int64_t>{2, 3});
+  const auto units = [&](double x) { return static_cast<std::int64_t>(x / unit); };
+  CHECK(to_host(sum) == std::vector<std::int64_t>{units(7), 2 + units(1e9)});
+}
+
+TEMPLATE_TEST_CASE("elements that are not finite are counted", "", float, double) {
+  using T = TestType;
+  auto values = random_values("values", 1000, 1e30);
+  CHECK(count_non_finite<T>(to_device<T>(rounded<T>(values))) == 0);
+  values[0] = values[999] = std::numeric_limits<double>::quiet_NaN();
+  values[500] = -std::numeric_limits<double>::infinity();
+  CHECK(count_non_finite<T>(to_device<T>(rounded<T>(values))) == 3);
+  CHECK(count_non_finite<T>(Array1<T>()) == 0);
+}
