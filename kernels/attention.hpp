@@ -2,6 +2,7 @@
 // and (5) of docs/equations.md. Neither pass stores a matrix of scores.
 #pragma once
 
+#include <type_traits>
 #include <vector>
 
 #include "base/types.hpp"
@@ -44,8 +45,8 @@ void attention(const AttentionPlan& plan,
                const Array2<const T>& k,  // (keys, kv_heads · head_dim)
                const Array2<const T>& v,  // (keys, kv_heads · head_dim)
                Index head_dim, double scale,
-               const Array2<T>& out,       // (queries, heads · head_dim)
-               const Array2<T>& log_sum);  // (queries, heads)
+               const Array2<T>& out,             // (queries, heads · head_dim)
+               const Array2<Real<T>>& log_sum);  // (queries, heads)
 
 // How the gradient is shared out over teams. By block of queries and of keys there are many teams,
 // as GPUs want it, but scores are computed twice; by segment and head they are computed once.
@@ -54,16 +55,24 @@ inline constexpr AttentionTeams attention_teams_here =
     Kokkos::SpaceAccessibility<Kokkos::HostSpace, Memory>::accessible ? AttentionTeams::by_segment
                                                                       : AttentionTeams::by_block;
 
-// dq, dk, dv are assigned. `delta` is scratch: the row sums of dout · out.
+// By segment, dq is a sum over blocks of keys that stands in memory; where T is too short for that,
+// the caller gives other memory for it.
+template <class T>
+inline constexpr bool attention_needs_dq_sum =
+    !std::is_same_v<T, Real<T>> && attention_teams_here == AttentionTeams::by_segment;
+
+// dq, dk, dv are assigned. `delta` is scratch: the row sums of dout · out. `dq_sum` is scratch
+// where attention_needs_dq_sum<T>, otherwise not looked at.
 template <class T>
 void attention_backward(const AttentionPlan& plan, const Array2<const T>& dout,
                         const Array2<const T>& q, const Array2<const T>& k,
                         const Array2<const T>& v, const Array2<const T>& out,
-                        const Array2<const T>& log_sum, Index head_dim, double scale,
-                        const Array2<T>& delta,  // (queries, heads), scratch
-                        const Array2<T>& dq,     // (queries, heads · head_dim)
-                        const Array2<T>& dk,     // (keys, kv_heads · head_dim)
-                        const Array2<T>& dv,     // (keys, kv_heads · head_dim)
+                        const Array2<const Real<T>>& log_sum, Index head_dim, double scale,
+                        const Array2<Real<T>>& delta,        // (queries, heads), scratch
+                        const Array2<T>& dq,                 // (queries, heads · head_dim)
+                        const Array2<T>& dk,                 // (keys, kv_heads · head_dim)
+                        const Array2<T>& dv,                 // (keys, kv_heads · head_dim)
+                        const Array2<Real<T>>& dq_sum = {},  // (queries, heads · head_dim), scratch
                         AttentionTeams teams = attention_teams_here);  // by_segment: host only
 
 }  // namespace hearth::kernels

@@ -48,6 +48,7 @@ KOKKOS_INLINE_FUNCTION int add_term(std::int64_t& sum, double g, double cells) {
 }
 
 // sum[i] += g[i] in units of gradient_unit; elements that cannot be added are counted instead.
+// T is float or double.
 template <class T>
 void add_gradient(const Array1<const T>& g, const GradientSum& gradient);
 

@@ -33,8 +33,8 @@ template <class T>
 void combine(const Array2<const T>& rows,  // (rows, hidden): the experts' outputs
              const Array2<const int>& choice, const Array2<const int>& position,
              const Array1<const int>& segment_begin,
-             const Array2<const T>& gate,  // (tokens, k)
-             const Array2<T>& y);          // (tokens, hidden), added to
+             const Array2<const Real<T>>& gate,  // (tokens, k)
+             const Array2<T>& y);                // (tokens, hidden), added to
 
 // drows = gate · dy in the copies' rows, zero in the padding; dgate = dy · rows. `drows` may be
 // `rows`.
@@ -43,9 +43,9 @@ void combine_backward(const Array2<const T>& dy,    // (tokens, hidden)
                       const Array2<const T>& rows,  // (rows, hidden)
                       const Array2<const int>& choice, const Array2<const int>& position,
                       const Array1<const int>& segment_begin, const Array1<const int>& count,
-                      const Array2<const T>& gate,
-                      const Array2<T>& drows,   // (rows, hidden)
-                      const Array2<T>& dgate);  // (tokens, k)
+                      const Array2<const Real<T>>& gate,
+                      const Array2<T>& drows,         // (rows, hidden)
+                      const Array2<Real<T>>& dgate);  // (tokens, k)
 
 // dx[t] += Σ_j drows[of copy j], in ascending order of expert.
 template <class T>

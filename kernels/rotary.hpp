@@ -9,7 +9,7 @@ namespace hearth::kernels {
 // cosine[p][i] and sine[p][i] of the angle p · base^(-2i/head_dim), made in double precision on
 // the host. head_dim must be even.
 template <class T>
-struct RotaryTable {
+struct RotaryTable {  // T: float or double
   RotaryTable(Index positions, Index head_dim, double base);
   Array2<T> cosine;  // (positions, head_dim/2)
   Array2<T> sine;    // (positions, head_dim/2)
@@ -20,11 +20,11 @@ template <class T>
 void rotate(const Array2<T>& x,                 // (tokens, heads · head_dim)
             Index head_dim,                     //
             const Array1<const int>& position,  // (tokens)
-            const RotaryTable<T>& table);
+            const RotaryTable<Real<T>>& table);
 
 // The adjoint of rotate: the rotation by minus the angle.
 template <class T>
 void rotate_backward(const Array2<T>& dx, Index head_dim, const Array1<const int>& position,
-                     const RotaryTable<T>& table);
+                     const RotaryTable<Real<T>>& table);
 
 }  // namespace hearth::kernels

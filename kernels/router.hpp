@@ -1,5 +1,5 @@
 // The router: top-k of a softmax, its balance and z losses, and their gradient. Equations (8) to
-// (13) of docs/equations.md.
+// (13) of docs/equations.md. T is float or double: choices and losses are never made in bfloat16.
 #pragma once
 
 #include "base/types.hpp"

@@ -199,7 +199,7 @@ void Transformer<T>::train(const DeviceCell& cell, const StepTokens& step, StepS
       const Array2<T> logits = first_rows(head.logits, end - begin);
       matmul.template multiply_nt<T>(x, head_, logits);
       kernels::cross_entropy_with_gradient<T>(logits, run_of(cell.target, begin, end), scale,
-                                              run_of(loss, begin, end));
+                                              run_of(loss, begin, end), logits);
       matmul.template multiply_nn<T>(logits, head_, rows_of(dnormed, begin, end));
       matmul.template multiply_tn<T>(logits, x, dhead,
                                      begin == 0 ? kernels::Output::assign : kernels::Output::add);
