@@ -6,6 +6,7 @@
 #include "config/deck.hpp"
 #include "model/activation_bytes.hpp"
 #include "model/arena.hpp"
+#include "model/compute_type.hpp"
 #include "model/counts.hpp"
 #include "parallel/mesh.hpp"
 
@@ -21,7 +22,10 @@ struct StateBytes {
 };
 
 StateBytes state_bytes(const Config& config, const RankGrid& grid) {
-  const double scalar = config.model.compute_type == "fp64" ? 8 : 4;
+  const auto [scalar, real] = with_compute_type(config.model, [](auto type) {
+    return std::pair<double, double>(sizeof(type), sizeof(Real<decltype(type)>));
+  });
+  const double master = real > scalar ? real : 0;  // beside the weights, or the weights themselves
   const TensorTable table = make_tensor_table(config);
   const ExpertPlacement placement(config.moe.experts, grid.expert_ranks);
   StateBytes bytes;
@@ -32,7 +36,7 @@ StateBytes state_bytes(const Config& config, const RankGrid& grid) {
     const auto shard = static_cast<double>(layout.shard(holders, 0).size());
     bytes.weights += scalar * all;
     bytes.gradients += 8 * all;
-    bytes.optimizer += 2 * scalar * shard;  // two moments
+    bytes.optimizer += (2 * real + master) * shard;  // two moments
   }
   return bytes;
 }

@@ -2,6 +2,7 @@
 
 #include "app/commands.hpp"
 #include "app/run_state.hpp"
+#include "model/compute_type.hpp"
 
 namespace hearth {
 
@@ -43,8 +44,8 @@ Status evaluate(const Config& config, const Communicator& world) {
 }  // namespace
 
 Status evaluate_command(const Config& config, const Communicator& world) {
-  return config.model.compute_type == "fp64" ? evaluate<double>(config, world)
-                                             : evaluate<float>(config, world);
+  return with_compute_type(config.model,
+                           [&](auto type) { return evaluate<decltype(type)>(config, world); });
 }
 
 }  // namespace hearth

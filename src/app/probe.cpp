@@ -59,5 +59,6 @@ std::vector<std::int32_t> Probe::choices(Trainer<T>& trainer) const {
 
 template std::vector<std::int32_t> Probe::choices<float>(Trainer<float>&) const;
 template std::vector<std::int32_t> Probe::choices<double>(Trainer<double>&) const;
+template std::vector<std::int32_t> Probe::choices<bfloat16>(Trainer<bfloat16>&) const;
 
 }  // namespace hearth

@@ -46,8 +46,8 @@ void say(const Communicator& world, const std::string& line) {
 }  // namespace
 
 template <class T>
-std::vector<TensorPart<T>> tensor_parts(Trainer<T>& trainer, bool moments) {
-  std::vector<TensorPart<T>> parts;
+std::vector<TensorPart<Real<T>>> tensor_parts(Trainer<T>& trainer, bool moments) {
+  std::vector<TensorPart<Real<T>>> parts;
   for (const Owner owner : {Owner::everyone, Owner::experts}) {
     const Shard<T>& shard = trainer.optimizer().shards()[static_cast<std::size_t>(owner)];
     const ArenaLayout& layout = trainer.parameters().arena(owner).layout;
@@ -76,8 +76,8 @@ std::uint64_t save(const std::string& path, const CheckpointHeader& header,
                    const std::vector<std::int64_t>& open_interval,
                    std::vector<CounterTensor> counts) {
   counts.push_back(interval_tensor(trainer.sums(), open_interval));
-  return write_checkpoint<T>(world, path, header, trainer.parameters().table(),
-                             tensor_parts(trainer, true), counts);
+  return write_checkpoint<Real<T>>(world, path, header, trainer.parameters().table(),
+                                   tensor_parts(trainer, true), counts);
 }
 
 template <class T>
@@ -126,7 +126,7 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
     std::vector<CounterTensor> tensors;
     if (counts != nullptr) tensors = wanted_tensors(header, trainer.sums(), *counts);
     try {
-      read_checkpoint<T>(world, path, trainer.parameters().table(), parts, tensors);
+      read_checkpoint<Real<T>>(world, path, trainer.parameters().table(), parts, tensors);
     } catch (const CollectiveError& error) {
       if (named) throw;
       say(world, text("passed over: ", error.what()));
@@ -144,7 +144,7 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
 }
 
 #define HEARTH_INSTANTIATE(T)                                                                      \
-  template std::vector<TensorPart<T>> tensor_parts<T>(Trainer<T>&, bool);                          \
+  template std::vector<TensorPart<Real<T>>> tensor_parts<T>(Trainer<T>&, bool);                    \
   template std::uint64_t save<T>(const std::string&, const CheckpointHeader&, const Communicator&, \
                                  Trainer<T>&, const std::vector<std::int64_t>&,                    \
                                  std::vector<CounterTensor>);                                      \
@@ -153,6 +153,7 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
                                             Trainer<T>&, const IntervalCounts*)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
+HEARTH_INSTANTIATE(bfloat16);
 #undef HEARTH_INSTANTIATE
 
 }  // namespace hearth

@@ -13,7 +13,7 @@ namespace hearth {
 
 // This rank's master weights, and with `moments` Adam's moments, as the checkpoint names them.
 template <class T>
-[[nodiscard]] std::vector<TensorPart<T>> tensor_parts(Trainer<T>& trainer, bool moments);
+[[nodiscard]] std::vector<TensorPart<Real<T>>> tensor_parts(Trainer<T>& trainer, bool moments);
 
 // What every file of the run carries.
 [[nodiscard]] CheckpointHeader run_header(const Config& config, const Mesh& mesh,

@@ -9,6 +9,7 @@
 #include "app/run_state.hpp"
 #include "app/signals.hpp"
 #include "io/output_directory.hpp"
+#include "model/compute_type.hpp"
 
 namespace hearth {
 
@@ -210,8 +211,8 @@ Status train(const Config& config, const Communicator& world) {
 }  // namespace
 
 Status train_command(const Config& config, const Communicator& world) {
-  return config.model.compute_type == "fp64" ? train<double>(config, world)
-                                             : train<float>(config, world);
+  return with_compute_type(config.model,
+                           [&](auto type) { return train<decltype(type)>(config, world); });
 }
 
 }  // namespace hearth

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/permutation.hpp"
+#include "model/compute_type.hpp"
 
 namespace hearth {
 
@@ -30,11 +31,9 @@ Index activation_bytes(const Config& config, const RankGrid& grid,
                        const std::vector<ExchangeRows>& rows) {
   Activations counted = Activations::counting();
   const Index tokens = config.cell_tokens(), experts = most_experts(config, grid);
-  if (config.model.compute_type == "fp64") {
-    Transformer<double>::count_train(counted, config, tokens, rows, experts);
-  } else {
-    Transformer<float>::count_train(counted, config, tokens, rows, experts);
-  }
+  with_compute_type(config.model, [&](auto type) {
+    Transformer<decltype(type)>::count_train(counted, config, tokens, rows, experts);
+  });
   return counted.high_water_bytes();
 }
 

@@ -10,7 +10,8 @@ static_assert(largest_head_width == kernels::max_head_dim);
 
 template <class T>
 AttentionLayer<T>::AttentionLayer(const ModelConfig& model, const Parameters<T>& parameters,
-                                  const std::string& name, const kernels::RotaryTable<T>& rotary,
+                                  const std::string& name,
+                                  const kernels::RotaryTable<Real<T>>& rotary,
                                   Workspace<T>& workspace)
     : workspace_(workspace),
       rotary_(rotary),
@@ -59,7 +60,7 @@ typename AttentionLayer<T>::Mixed AttentionLayer<T>::take_mixed(Activations& act
                                                                 Index tokens, Index width,
                                                                 Index heads) {
   return {activations.take<T>("attention", tokens, width),
-          activations.take<T>("attention log sum", tokens, heads)};
+          activations.take<Real<T>>("attention log sum", tokens, heads)};
 }
 
 template <class T>
@@ -71,7 +72,9 @@ typename AttentionLayer<T>::Gradients AttentionLayer<T>::take_gradients(Activati
           activations.take<T>("d query", tokens, width),
           activations.take<T>("d key", tokens, kv_width),
           activations.take<T>("d value", tokens, kv_width),
-          activations.take<T>("attention delta", tokens, heads)};
+          activations.take<Real<T>>("attention delta", tokens, heads),
+          activations.take<Real<T>>("d query sum", kernels::attention_needs_dq_sum<T> ? tokens : 0,
+                                    width)};
 }
 
 template <class T>
@@ -127,7 +130,7 @@ void AttentionLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& 
   workspace_.matmul.template multiply_nn<T>(dy, output_, d.mixed);
   kernels::attention_backward<T>(cell.attention, d.mixed, query_.rows, key_.rows, value_.rows,
                                  mixed_.rows, mixed_.log_sum, head_dim_, scale_, d.delta, d.query,
-                                 d.key, d.value);
+                                 d.key, d.value, d.query_sum);
   project_backward(query_, cell, d.query, true, dx, Output::assign);
   project_backward(key_, cell, d.key, true, dx, Output::add);
   project_backward(value_, cell, d.value, false, dx, Output::add);
@@ -174,5 +177,6 @@ void AttentionLayer<T>::count_backward(Activations& activations, const ModelConf
 
 template class AttentionLayer<float>;
 template class AttentionLayer<double>;
+template class AttentionLayer<bfloat16>;
 
 }  // namespace hearth

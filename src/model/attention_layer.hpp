@@ -14,7 +14,7 @@ template <class T>
 class AttentionLayer {
  public:
   AttentionLayer(const ModelConfig& model, const Parameters<T>& parameters, const std::string& name,
-                 const kernels::RotaryTable<T>& rotary, Workspace<T>& workspace);
+                 const kernels::RotaryTable<Real<T>>& rotary, Workspace<T>& workspace);
 
   // y += output(attention(x)); x must live until backward.
   void forward(const DeviceCell& cell, const Array2<const T>& x,  // (tokens, hidden)
@@ -37,12 +37,13 @@ class AttentionLayer {
   Projection make_projection(const ModelConfig& model, const Parameters<T>& parameters,
                              const std::string& name);
   struct Mixed {
-    Array2<T> rows;     // (tokens, heads · head_dim)
-    Array2<T> log_sum;  // (tokens, heads)
+    Array2<T> rows;           // (tokens, heads · head_dim)
+    Array2<Real<T>> log_sum;  // (tokens, heads)
   };
   struct Gradients {
     Array2<T> mixed, query, key, value;  // (tokens, heads · head_dim)
-    Array2<T> delta;                     // (tokens, heads)
+    Array2<Real<T>> delta;               // (tokens, heads)
+    Array2<Real<T>> query_sum;           // (tokens, heads · head_dim), where it is needed
   };
   static Array2<T> take_projection(Activations& activations, Index tokens, Index width);
   static Array2<T> take_unnormed(Activations& activations, Index tokens, Index width);
@@ -56,7 +57,7 @@ class AttentionLayer {
                         bool rotated, const Array2<T>& dx, kernels::Output output);
 
   Workspace<T>& workspace_;
-  const kernels::RotaryTable<T>& rotary_;
+  const kernels::RotaryTable<Real<T>>& rotary_;
   Index heads_, head_dim_;
   double scale_;
   Projection query_, key_, value_;

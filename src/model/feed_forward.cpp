@@ -74,5 +74,6 @@ void FeedForward<T>::count_backward(Activations& activations, Index tokens, Inde
 
 template class FeedForward<float>;
 template class FeedForward<double>;
+template class FeedForward<bfloat16>;
 
 }  // namespace hearth

@@ -36,10 +36,10 @@ MoeLayer<T>::MoeLayer(const Config& config, const Parameters<T>& parameters,
 template <class T>
 typename MoeLayer<T>::Routing MoeLayer<T>::take_routing(Activations& activations,
                                                         const MoeConfig& moe, Index tokens) {
-  return {activations.take<T>("router probability", tokens, moe.experts),
-          activations.take<T>("router gates", tokens, moe.top_k),
+  return {activations.take<Real<T>>("router probability", tokens, moe.experts),
+          activations.take<Real<T>>("router gates", tokens, moe.top_k),
           activations.take<int>("positions", tokens, moe.top_k),
-          activations.take<T>("router log sum", tokens)};
+          activations.take<Real<T>>("router log sum", tokens)};
 }
 
 template <class T>
@@ -63,9 +63,9 @@ typename MoeLayer<T>::RouterScratch MoeLayer<T>::take_router_scratch(Activations
 }
 
 template <class T>
-Array2<T> MoeLayer<T>::take_router_logits(Activations& activations, const MoeConfig& moe,
-                                          Index tokens) {
-  return activations.take<T>("router logits", tokens, moe.experts);  // (tokens, experts)
+Array2<Real<T>> MoeLayer<T>::take_router_logits(Activations& activations, const MoeConfig& moe,
+                                                Index tokens) {
+  return activations.take<Real<T>>("router logits", tokens, moe.experts);  // (tokens, experts)
 }
 
 template <class T>
@@ -84,14 +84,14 @@ Array2<T> MoeLayer<T>::take_inner(Activations& activations, Index rows, Index ff
 }
 
 template <class T>
-Array2<T> MoeLayer<T>::take_gate_gradient(Activations& activations, const MoeConfig& moe,
-                                          Index tokens) {
-  return activations.take<T>("d gates", tokens, moe.top_k);  // (tokens, k)
+Array2<Real<T>> MoeLayer<T>::take_gate_gradient(Activations& activations, const MoeConfig& moe,
+                                                Index tokens) {
+  return activations.take<Real<T>>("d gates", tokens, moe.top_k);  // (tokens, k)
 }
 
 template <class T>
-Array1<T> MoeLayer<T>::take_stack_gradient(Activations& activations, Index elements) {
-  return activations.take<T>("expert weight gradient", elements);  // (local_experts · stride)
+Array1<Real<T>> MoeLayer<T>::take_stack_gradient(Activations& activations, Index elements) {
+  return activations.take<Real<T>>("expert weight gradient", elements);  // (local_experts · stride)
 }
 
 template <class T>
@@ -138,14 +138,16 @@ void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step,
   routing_ = take_routing(workspace_.activations, moe_, tokens);
   const Activations::Scope scope(workspace_.activations);
   const RouterScratch scratch = take_router_scratch(workspace_.activations, moe_, tokens);
-  workspace_.matmul.template multiply_nt<T>(x_, router_, scratch.logits);
-  kernels::route_top_k<T>(scratch.logits, routing_.probability, choice_, routing_.gate_value,
-                          routing_.log_sum);
+  // The router computes in Real<T>: a rounded logit would send tokens elsewhere.
+  workspace_.matmul.template multiply_nt<Real<T>>(workspace_.in_real(x_),
+                                                  workspace_.in_real(router_), scratch.logits);
+  kernels::route_top_k<Real<T>>(scratch.logits, routing_.probability, choice_, routing_.gate_value,
+                                routing_.log_sum);
   kernels::count_copies(choice_, scratch.partial_counts, count_, routing_.position);
   if (sums == nullptr) return;
 
-  kernels::sum_router<T>(routing_.probability, routing_.log_sum, scratch.partial_sums,
-                         router_sums_);
+  kernels::sum_router<Real<T>>(routing_.probability, routing_.log_sum, scratch.partial_sums,
+                               router_sums_);
   loss_scale_ = {moe_.balance_loss, moe_.z_loss, static_cast<double>(tokens),
                  static_cast<double>(step.tokens), static_cast<double>(k)};
   const Array1<std::int64_t>& all = sums->values();
@@ -248,15 +250,17 @@ void MoeLayer<T>::run_experts_backward(const Array2<const T>& dy, const Array2<T
     const kernels::MatrixStack<const T>& shape = weights.stack;
     const Index elements = weights.gradient.sum.extent(0);
     const Activations::Scope inner_scope(workspace_.activations);
-    const Array1<T> scratch = take_stack_gradient(workspace_.activations, elements);
-    if (shape.stride != shape.rows * shape.columns) Kokkos::deep_copy(Exec(), scratch, T(0));
-    const kernels::MatrixStack<T> dw{scratch.data(), shape.stride, shape.rows, shape.columns};
+    const Array1<Real<T>> scratch = take_stack_gradient(workspace_.activations, elements);
+    if (shape.stride != shape.rows * shape.columns) {
+      Kokkos::deep_copy(Exec(), scratch, Real<T>(0));
+    }
+    const kernels::MatrixStack<Real<T>> dw{scratch.data(), shape.stride, shape.rows, shape.columns};
     for (const auto& cell_segments : route_.segments) {
       Index cell_rows = 0;
       for (const Segment& segment : cell_segments) cell_rows += segment.rows;
       if (cell_rows == 0) continue;
       matmul.template grouped_tn<T>(d_out, in, dw, cell_segments);
-      kernels::add_gradient<T>(scratch, weights.gradient);
+      kernels::add_gradient<Real<T>>(scratch, weights.gradient);
     }
   };
 
@@ -275,7 +279,7 @@ void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, co
   const Index tokens = cell.tokens, hidden = x_.extent(1);
   Activations& activations = workspace_.activations;
   const Activations::Scope scratch(activations);
-  const Array2<T> dgate = take_gate_gradient(activations, moe_, tokens);
+  const Array2<Real<T>> dgate = take_gate_gradient(activations, moe_, tokens);
   // Of the experts' outputs, then of their inputs.
   const Array2<T> drows = take_outputs(activations, route_.received, hidden);
   {
@@ -292,11 +296,13 @@ void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, co
   {
     const auto phase = workspace_.timers.phase("router backward");
     const Activations::Scope scope(activations);
-    const Array2<T> dlogits = take_router_logits(activations, moe_, tokens);
-    kernels::route_top_k_backward<T>(dgate, routing_.probability, choice_, routing_.log_sum, slope_,
-                                     kernels::z_slope(loss_scale_), dlogits);
-    workspace_.add_weight_gradient(dlogits, x_, router_gradient_);
-    workspace_.matmul.template multiply_nn<T>(dlogits, router_, dx);
+    const Array2<Real<T>> dlogits = take_router_logits(activations, moe_, tokens);
+    kernels::route_top_k_backward<Real<T>>(dgate, routing_.probability, choice_, routing_.log_sum,
+                                           slope_, kernels::z_slope(loss_scale_), dlogits);
+    workspace_.add_real_weight_gradient(dlogits, workspace_.in_real(x_), router_gradient_);
+    const Array2<Real<T>> wide_dx = Workspace<T>::take_real(activations, dx);
+    workspace_.matmul.template multiply_nn<Real<T>>(dlogits, workspace_.in_real(router_), wide_dx);
+    Workspace<T>::put_back(wide_dx, dx);
   }
   if (shared_) {
     const auto phase = workspace_.timers.phase("shared expert backward");
@@ -318,6 +324,8 @@ void MoeLayer<T>::count_forward(Activations& activations, const Config& config, 
   {
     const Activations::Scope scope(activations);
     take_router_scratch(activations, moe, tokens);
+    Workspace<T>::count_real(activations, tokens, hidden);
+    Workspace<T>::count_real(activations, moe.experts, hidden);
   }
   take_rows(activations, rows, hidden, moe.expert_ffn);
   {
@@ -347,7 +355,10 @@ void MoeLayer<T>::count_backward(Activations& activations, const Config& config,
   {
     const Activations::Scope inner(activations);
     take_router_logits(activations, moe, tokens);
+    Workspace<T>::count_real(activations, tokens, hidden);
     Workspace<T>::count_weight_gradient(activations, moe.experts, hidden);
+    Workspace<T>::count_real(activations, tokens, hidden);
+    Workspace<T>::count_real(activations, moe.experts, hidden);
   }
   if (moe.shared_ffn > 0) {
     FeedForward<T>::count_backward(activations, tokens, hidden, moe.shared_ffn);
@@ -356,5 +367,6 @@ void MoeLayer<T>::count_backward(Activations& activations, const Config& config,
 
 template class MoeLayer<float>;
 template class MoeLayer<double>;
+template class MoeLayer<bfloat16>;
 
 }  // namespace hearth

@@ -56,10 +56,10 @@ class MoeLayer {
 
   // Kept for backward.
   struct Routing {
-    Array2<T> probability;  // (tokens, experts)
-    Array2<T> gate_value;   // (tokens, k)
-    Array2<int> position;   // (tokens, k)
-    Array1<T> log_sum;      // (tokens)
+    Array2<Real<T>> probability;  // (tokens, experts)
+    Array2<Real<T>> gate_value;   // (tokens, k)
+    Array2<int> position;         // (tokens, k)
+    Array1<Real<T>> log_sum;      // (tokens)
   };
   struct Rows {
     Array2<T> received, returned;  // (received, hidden), (sent, hidden)
@@ -67,7 +67,7 @@ class MoeLayer {
   };
   // Not kept.
   struct RouterScratch {
-    Array2<T> logits;             // (tokens, experts)
+    Array2<Real<T>> logits;       // (tokens, experts)
     Array2<int> partial_counts;   // (row blocks, experts)
     Array2<double> partial_sums;  // (row blocks, experts + 2)
   };
@@ -76,12 +76,14 @@ class MoeLayer {
                         Index ffn);
   static RouterScratch take_router_scratch(Activations& activations, const MoeConfig& moe,
                                            Index tokens);
-  static Array2<T> take_router_logits(Activations& activations, const MoeConfig& moe, Index tokens);
+  static Array2<Real<T>> take_router_logits(Activations& activations, const MoeConfig& moe,
+                                            Index tokens);
   static Array2<T> take_sent(Activations& activations, Index rows, Index hidden);
   static Array2<T> take_outputs(Activations& activations, Index rows, Index hidden);
   static Array2<T> take_inner(Activations& activations, Index rows, Index ffn);
-  static Array2<T> take_gate_gradient(Activations& activations, const MoeConfig& moe, Index tokens);
-  static Array1<T> take_stack_gradient(Activations& activations, Index elements);
+  static Array2<Real<T>> take_gate_gradient(Activations& activations, const MoeConfig& moe,
+                                            Index tokens);
+  static Array1<Real<T>> take_stack_gradient(Activations& activations, Index elements);
 
   void choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
                       IntervalCounts* counts);

@@ -30,7 +30,7 @@ class Norm {
     const Activations::Scope scratch(workspace_.activations);
     const Scratch s = take_scratch(workspace_.activations, dy.extent(0), dy.extent(1));
     kernels::rms_norm_backward<T>(dy, x_, weight_, inverse_rms_, dx, s.dweight, s.partial);
-    kernels::add_gradient<T>(s.dweight, gradient_);
+    kernels::add_gradient<Real<T>>(s.dweight, gradient_);
   }
 
   // Take from a counting stack what the above take.
@@ -44,23 +44,23 @@ class Norm {
 
  private:
   struct Scratch {
-    Array2<T> partial;  // (row blocks, width)
-    Array1<T> dweight;  // (width)
+    Array2<Real<T>> partial;  // (row blocks, width)
+    Array1<Real<T>> dweight;  // (width)
   };
-  static Array1<T> take_inverse_rms(Activations& activations, Index rows) {
-    return activations.take<T>("inverse rms", rows);  // (rows)
+  static Array1<Real<T>> take_inverse_rms(Activations& activations, Index rows) {
+    return activations.take<Real<T>>("inverse rms", rows);  // (rows)
   }
   static Scratch take_scratch(Activations& activations, Index rows, Index width) {
-    return {activations.take<T>("norm partial", kernels::row_blocks(rows), width),
-            activations.take<T>("norm gradient", width)};
+    return {activations.take<Real<T>>("norm partial", kernels::row_blocks(rows), width),
+            activations.take<Real<T>>("norm gradient", width)};
   }
 
   Workspace<T>& workspace_;
   Array1<const T> weight_;  // (width)
   kernels::GradientSum gradient_;
   double epsilon_;
-  Array2<const T> x_;      // (rows, width)
-  Array1<T> inverse_rms_;  // (rows)
+  Array2<const T> x_;            // (rows, width)
+  Array1<Real<T>> inverse_rms_;  // (rows)
 };
 
 }  // namespace hearth

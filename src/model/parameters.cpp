@@ -129,6 +129,7 @@ void initialize(const TensorTable& table, const ArenaLayout& layout, std::uint64
 
 template class Parameters<float>;
 template class Parameters<double>;
+template class Parameters<bfloat16>;
 template void initialize<float>(const TensorTable&, const ArenaLayout&, std::uint64_t, Range,
                                 const HostArray1<float>&);
 template void initialize<double>(const TensorTable&, const ArenaLayout&, std::uint64_t, Range,

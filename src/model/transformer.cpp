@@ -86,10 +86,10 @@ Array1<double> Transformer<T>::take_loss(Activations& activations, Index tokens)
 }
 
 template <class T>
-Array2<T> Transformer<T>::take_logits(Activations& activations, const ModelConfig& model,
-                                      Index tokens) {
+Array2<Real<T>> Transformer<T>::take_logits(Activations& activations, const ModelConfig& model,
+                                            Index tokens) {
   // (rows of a chunk, vocabulary)
-  return activations.take<T>("logits", std::min(tokens, head_chunk_rows), model.vocabulary);
+  return activations.take<Real<T>>("logits", std::min(tokens, head_chunk_rows), model.vocabulary);
 }
 
 template <class T>
@@ -103,7 +103,14 @@ typename Transformer<T>::Gradients Transformer<T>::take_gradients(Activations& a
 template <class T>
 typename Transformer<T>::Head Transformer<T>::take_head(Activations& activations,
                                                         const ModelConfig& model, Index tokens) {
-  return {take_logits(activations, model, tokens),
+  const Array2<Real<T>> logits = take_logits(activations, model, tokens);
+  Array2<T> dlogits;
+  if constexpr (std::is_same_v<T, Real<T>>) {
+    dlogits = logits;
+  } else {
+    dlogits = activations.take<T>("d logits", logits.extent(0), logits.extent(1));
+  }
+  return {logits, dlogits,
           Workspace<T>::take_weight_gradient(activations, model.vocabulary, model.hidden)};
 }
 
@@ -191,21 +198,22 @@ void Transformer<T>::train(const DeviceCell& cell, const StepTokens& step, StepS
     const auto phase = workspace_.timers.phase("head");
     const Activations::Scope scope(activations);
     const Head head = take_head(activations, model_, cell.tokens);
-    const Array2<T> dhead = head.weight;
     const double scale = 1.0 / static_cast<double>(step.targets);
     kernels::Matmul& matmul = workspace_.matmul;
     for_chunks(cell.tokens, [&](Index begin, Index end) {
       const Array2<T> x = rows_of(normed, begin, end);
-      const Array2<T> logits = first_rows(head.logits, end - begin);
+      const Array2<Real<T>> logits = first_rows(head.logits, end - begin);
+      const Array2<T> dlogits = first_rows(head.dlogits, end - begin);
       matmul.template multiply_nt<T>(x, head_, logits);
       kernels::cross_entropy_with_gradient<T>(logits, run_of(cell.target, begin, end), scale,
-                                              run_of(loss, begin, end), logits);
-      matmul.template multiply_nn<T>(logits, head_, rows_of(dnormed, begin, end));
-      matmul.template multiply_tn<T>(logits, x, dhead,
+                                              run_of(loss, begin, end), dlogits);
+      matmul.template multiply_nn<T>(dlogits, head_, rows_of(dnormed, begin, end));
+      matmul.template multiply_tn<T>(dlogits, x, head.weight,
                                      begin == 0 ? kernels::Output::assign : kernels::Output::add);
     });
     if (cell.tokens > 0) {
-      kernels::add_gradient<T>(Array1<const T>(dhead.data(), dhead.size()), head_gradient_);
+      kernels::add_gradient<Real<T>>(Array1<const Real<T>>(head.weight.data(), head.weight.size()),
+                                     head_gradient_);
     }
     kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, loss,
                           sums.loss(sums.values()), sums.tokens(sums.values()));
@@ -223,11 +231,12 @@ Array1<const double> Transformer<T>::evaluate(const DeviceCell& cell) {
   const Array2<T> normed = forward(cell, {}, Keep::inputs, nullptr, nullptr);
   const Array1<double> loss = take_loss(workspace_.activations, cell.tokens);
   const Activations::Scope scope(workspace_.activations);
-  const Array2<T> chunk = take_logits(workspace_.activations, model_, cell.tokens);
+  const Array2<Real<T>> chunk = take_logits(workspace_.activations, model_, cell.tokens);
   for_chunks(cell.tokens, [&](Index begin, Index end) {
-    const Array2<T> logits = first_rows(chunk, end - begin);
+    const Array2<Real<T>> logits = first_rows(chunk, end - begin);
     workspace_.matmul.template multiply_nt<T>(rows_of(normed, begin, end), head_, logits);
-    kernels::cross_entropy<T>(logits, run_of(cell.target, begin, end), run_of(loss, begin, end));
+    kernels::cross_entropy<Real<T>>(logits, run_of(cell.target, begin, end),
+                                    run_of(loss, begin, end));
   });
   return loss;
 }
@@ -304,5 +313,6 @@ void Transformer<T>::count_train(Activations& activations, const Config& config,
 
 template class Transformer<float>;
 template class Transformer<double>;
+template class Transformer<bfloat16>;
 
 }  // namespace hearth

@@ -67,14 +67,16 @@ class Transformer {
     Array2<T> normed, residual;  // (tokens, hidden): of the input of the layer at work
   };
   struct Head {
-    Array2<T> logits;  // (rows of a chunk, vocabulary)
-    Array2<T> weight;  // (vocabulary, hidden): gradient
+    Array2<Real<T>> logits;  // (rows of a chunk, vocabulary)
+    Array2<T> dlogits;       // (rows of a chunk, vocabulary): the logits' place where types agree
+    Array2<Real<T>> weight;  // (vocabulary, hidden): gradient
   };
   static Array2<T> take_stream(Activations& activations, const ModelConfig& model, Index tokens);
   static Array2<int> take_choice(Activations& activations, const MoeConfig& moe, Index tokens);
   static Stream take_block(Activations& activations, const ModelConfig& model, Index tokens);
   static Array1<double> take_loss(Activations& activations, Index tokens);
-  static Array2<T> take_logits(Activations& activations, const ModelConfig& model, Index tokens);
+  static Array2<Real<T>> take_logits(Activations& activations, const ModelConfig& model,
+                                     Index tokens);
   static Gradients take_gradients(Activations& activations, const ModelConfig& model, Index tokens);
   static Head take_head(Activations& activations, const ModelConfig& model, Index tokens);
 
@@ -89,7 +91,7 @@ class Transformer {
   MoeConfig moe_;
   Keep keep_;  // in training
   Workspace<T> workspace_;
-  kernels::RotaryTable<T> rotary_;
+  kernels::RotaryTable<Real<T>> rotary_;
   Array2<const T> embedding_, head_;  // (vocabulary, hidden)
   kernels::GradientSum embedding_gradient_, head_gradient_;
   std::vector<Block> blocks_;

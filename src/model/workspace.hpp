@@ -1,7 +1,10 @@
 // What layers share: the matrix library, the clock, and the memory of a cell.
 #pragma once
 
+#include <type_traits>
+
 #include "base/timers.hpp"
+#include "kernels/convert.hpp"
 #include "kernels/fixed_point.hpp"
 #include "kernels/matmul/matmul.hpp"
 #include "model/activations.hpp"
@@ -18,20 +21,56 @@ struct Workspace {
   void add_weight_gradient(const Array2<const T>& dy,  // (tokens, out)
                            const Array2<const T>& x,   // (tokens, in)
                            const kernels::GradientSum& sum) {
-    if (dy.extent(0) == 0) return;
-    const Activations::Scope scratch(activations);
-    const Array2<T> dw = take_weight_gradient(activations, dy.extent(1), x.extent(1));
-    matmul.template multiply_tn<T>(dy, x, dw);
-    kernels::add_gradient<T>(Array1<const T>(dw.data(), dw.size()), sum);
+    add_product<T>(dy, x, sum);
+  }
+  void add_real_weight_gradient(const Array2<const Real<T>>& dy, const Array2<const Real<T>>& x,
+                                const kernels::GradientSum& sum) {
+    add_product<Real<T>>(dy, x, sum);
   }
 
   // One weight's gradient of one cell, before it is rounded.
-  static Array2<T> take_weight_gradient(Activations& activations, Index out, Index in) {
-    return activations.take<T>("weight gradient", out, in);  // (out, in)
+  static Array2<Real<T>> take_weight_gradient(Activations& activations, Index out, Index in) {
+    return activations.take<Real<T>>("weight gradient", out, in);  // (out, in)
   }
   static void count_weight_gradient(Activations& activations, Index out, Index in) {
     const Activations::Scope scratch(activations);
     take_weight_gradient(activations, out, in);
+  }
+
+  // For what is computed in Real<T>: an array itself where T is that, otherwise scratch beside it,
+  // with its elements or to be put back into it.
+  static Array2<Real<T>> take_real(Activations& activations, const Array2<T>& a) {
+    if constexpr (std::is_same_v<T, Real<T>>) {
+      return a;
+    } else {
+      return activations.take<Real<T>>("wide copy", a.extent(0), a.extent(1));
+    }
+  }
+  Array2<const Real<T>> in_real(const Array2<const T>& a) {
+    if constexpr (std::is_same_v<T, Real<T>>) {
+      return a;
+    } else {
+      const auto wide = activations.take<Real<T>>("wide copy", a.extent(0), a.extent(1));
+      kernels::convert<T, Real<T>>(a, wide);
+      return wide;
+    }
+  }
+  static void put_back(const Array2<const Real<T>>& wide, const Array2<T>& a) {
+    if constexpr (!std::is_same_v<T, Real<T>>) kernels::convert<Real<T>, T>(wide, a);
+  }
+  static void count_real(Activations& activations, Index rows, Index width) {
+    if constexpr (!std::is_same_v<T, Real<T>>) activations.take<Real<T>>("wide copy", rows, width);
+  }
+
+ private:
+  template <class U>
+  void add_product(const Array2<const U>& dy, const Array2<const U>& x,
+                   const kernels::GradientSum& sum) {
+    if (dy.extent(0) == 0) return;
+    const Activations::Scope scratch(activations);
+    const Array2<Real<T>> dw = take_weight_gradient(activations, dy.extent(1), x.extent(1));
+    matmul.template multiply_tn<U>(dy, x, dw);
+    kernels::add_gradient<Real<T>>(Array1<const Real<T>>(dw.data(), dw.size()), sum);
   }
 };
 

@@ -99,6 +99,7 @@ void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index
   template void DeviceExchange::all_gather<T>(const Array1<T>&, const std::vector<Index>&) const
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
+HEARTH_INSTANTIATE(bfloat16);
 #undef HEARTH_INSTANTIATE
 
 }  // namespace hearth

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
+#include "kernels/convert.hpp"
 #include "train/schedule.hpp"
 
 namespace hearth {
@@ -23,6 +25,16 @@ Array1<std::uint8_t> decay_by_block(const TensorTable& table, const ArenaLayout&
   return Kokkos::create_mirror_view_and_copy(Memory(), decay);
 }
 
+// The part of the arena itself, or memory beside it where the model computes in a shorter type.
+template <class T>
+Array1<Real<T>> master_weights(const Array1<T>& arena, Range range) {
+  if constexpr (std::is_same_v<T, Real<T>>) {
+    return run_of(arena, range.begin, range.end);
+  } else {
+    return zeroed<Array1<Real<T>>>("master weights", range.size());
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -40,10 +52,11 @@ Optimizer<T>::Optimizer(const Config& config, Parameters<T>& parameters, const M
     shards_[static_cast<std::size_t>(owner)] = {
         range,
         layout.shard_sizes(ranks.size()),
+        master_weights<T>(parameters.arena(owner).weights, range),
         run_of(parameters.arena(owner).weights, range.begin, range.end),
         run_of(parameters.arena(owner).gradients, range.begin, range.end),
-        zeroed<Array1<T>>("first moment", range.size()),
-        zeroed<Array1<T>>("second moment", range.size()),
+        zeroed<Array1<Real<T>>>("first moment", range.size()),
+        zeroed<Array1<Real<T>>>("second moment", range.size()),
         decay_by_block(parameters.table(), layout, range)};
   }
 }
@@ -53,8 +66,8 @@ void Optimizer<T>::initialize() {
   for (const Owner owner : owners) {
     const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
     const auto host = Kokkos::create_mirror_view(shard.weights);
-    hearth::initialize<T>(parameters_.table(), parameters_.arena(owner).layout,
-                          static_cast<std::uint64_t>(config_.run.seed), shard.range, host);
+    hearth::initialize<Real<T>>(parameters_.table(), parameters_.arena(owner).layout,
+                                static_cast<std::uint64_t>(config_.run.seed), shard.range, host);
     Kokkos::deep_copy(shard.weights, host);
   }
   spread_weights();
@@ -92,14 +105,24 @@ GradientReport Optimizer<T>::update(std::int64_t step) {
                                scale};
   for (const Shard<T>& shard : shards_) {
     kernels::adam<T>(adam, shard.gradient, shard.decay, shard.weights, shard.first_moment,
-                     shard.second_moment);
+                     shard.second_moment, shard.rounded);
   }
-  spread_weights();
+  gather_weights();
   return report;
 }
 
 template <class T>
 void Optimizer<T>::spread_weights() {
+  if constexpr (!std::is_same_v<T, Real<T>>) {
+    for (const Shard<T>& shard : shards_) {
+      kernels::convert<Real<T>, T>(Array1<const Real<T>>(shard.weights), shard.rounded);
+    }
+  }
+  gather_weights();
+}
+
+template <class T>
+void Optimizer<T>::gather_weights() {
   for (const Owner owner : owners) {
     const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
     exchange(owner).template all_gather<T>(parameters_.arena(owner).weights, shard.sizes);
@@ -108,5 +131,6 @@ void Optimizer<T>::spread_weights() {
 
 template class Optimizer<float>;
 template class Optimizer<double>;
+template class Optimizer<bfloat16>;
 
 }  // namespace hearth

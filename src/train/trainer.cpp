@@ -163,5 +163,6 @@ std::vector<Array2<const int>> Trainer<T>::route(const DeviceCell& cell) {
 
 template class Trainer<float>;
 template class Trainer<double>;
+template class Trainer<bfloat16>;
 
 }  // namespace hearth
