@@ -1,0 +1,23 @@
+// What hearth-bench can time; sizes are the deck's, the tokens those of one cell.
+#pragma once
+
+#include "bench/measure.hpp"
+#include "config/config.hpp"
+#include "parallel/communicator.hpp"
+
+namespace hearth::bench {
+
+// The largest product of matrices that the library gives: what all else is a fraction of.
+template <class T>
+void ceiling(const Measure& measure);
+
+// Every kernel of a layer alone, forward and backward.
+template <class T>
+void kernels(const Config& config, const Measure& measure);
+
+// One layer with experts, forward and backward with all its gradients: with the routing of random
+// weights, and with every expert getting as many tokens as the next.
+template <class T>
+void moe_layer(const Config& config, const Communicator& world, const Measure& measure);
+
+}  // namespace hearth::bench
