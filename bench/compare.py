@@ -105,7 +105,9 @@ class Hearth:
         ]
 
     def flops_per_token(self) -> float:
-        text = run([str(self.arguments.build / "hearth"), "check", str(self.arguments.deck)])
+        a = self.arguments
+        length = f"--model.sequence_length={a.sequence_length}"
+        text = run([str(a.build / "hearth"), "check", str(a.deck), length])
         line = next(line for line in text.splitlines() if line.startswith("training FLOPs per"))
         return float(line.split()[-1])
 
