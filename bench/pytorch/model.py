@@ -87,6 +87,7 @@ class Mixture(nn.Module):
         super().__init__()
         self.sizes, self.numerics = sizes, numerics
         self.product = products()[numerics.experts]
+        self.imbalance = 0.0  # the largest expert's rows over the mean, of the latest pass
         s, dtype = sizes, numerics.parameters
         self.router = nn.Parameter(torch.empty(s.experts, s.hidden, dtype=dtype))
         self.gate_up = nn.Parameter(torch.empty(s.experts, 2 * s.expert_ffn, s.hidden, dtype=dtype))
@@ -108,6 +109,7 @@ class Mixture(nn.Module):
         else:
             chosen = forced
         plan = Plan.make(chosen, s.experts, self.product.padded)
+        self.imbalance = plan.width * s.experts / chosen.numel()
         share = plan.ends.diff(prepend=plan.ends.new_zeros(1)).to(wide) / chosen.numel()
         balance, z = n.pointwise.router_losses(logits, probability, share)
         y = Experts.apply(x, probability.gather(1, chosen), self.gate_up.to(n.compute),

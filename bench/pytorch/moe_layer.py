@@ -76,6 +76,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "model_flops_per_second": model_flops(sizes, a.rows) / time["median_s"],
         "gemm_flops_per_second": gemm_ceiling(3),
         **time,
+        "imbalance": layer.imbalance,
         "peak_bytes": process.peak_bytes(),
         "sizes": {k: v for k, v in vars(a).items() if k not in ("variant", "preload")},
         **process.describe(),
@@ -92,14 +93,13 @@ def main() -> None:
             result = process.run_json(call, process.with_preload(arguments.preload))
             print(json.dumps({"variant": variant, **result}), flush=True)
         return
-    try:
-        variants.check(arguments.variant)
-    except ValueError as error:
-        sys.exit(str(error))
     process.restart_with_preload(arguments.preload)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    print(json.dumps(measure(arguments)))
+    try:
+        print(json.dumps(measure(arguments)))
+    except ValueError as error:
+        sys.exit(f"moe_layer.py: {error}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,11 @@ class ClippedAdamW:
         )
         self.adam.found_inf = torch.zeros(())
 
+    def set_rate(self, learning_rate: float) -> None:
+        """Sets the learning rate of the updates to come."""
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate
+
     @torch.no_grad()
     def step(self, clip_norm: float = 1.0) -> float:
         """Updates the parameters, frees the gradients; returns their norm before clipping."""

@@ -19,8 +19,12 @@ import numpy as np
 import process
 import torch
 import variants
-from model import Model, Sizes
+from model import Mixture, Model, Sizes
 from optimizer import ClippedAdamW
+
+# Updates over which the learning rate rises from 0, as in FLAME-38M's deck: at once at its full
+# height it drives all tokens to the same experts within two updates.
+LR_WARMUP = 21
 
 
 class Batches:
@@ -29,7 +33,12 @@ class Batches:
     def __init__(self, arguments: argparse.Namespace, vocabulary: int) -> None:
         self.sequences, self.length = arguments.sequences, arguments.sequence_length
         if arguments.tokens:
-            self.tokens = np.memmap(arguments.tokens, dtype=arguments.token_type, mode="r")
+            try:
+                self.tokens = np.memmap(arguments.tokens, dtype=arguments.token_type, mode="r")
+            except ValueError as error:
+                raise ValueError(
+                    f"{arguments.tokens}: not {arguments.token_type}: {error}"
+                ) from None
         else:
             count = self.sequences * self.length * (arguments.steps + arguments.warmup) + 1
             # Zipf's law with Mandelbrot's shift, about as uneven as text.
@@ -38,7 +47,8 @@ class Batches:
             self.tokens = generator.choice(vocabulary, count, p=weight / weight.sum())
         needed = self.sequences * self.length + 1
         if len(self.tokens) < needed:
-            sys.exit(f"{arguments.tokens}: {len(self.tokens)} tokens; a batch needs {needed}")
+            found = len(self.tokens)
+            raise ValueError(f"{arguments.tokens}: {found} tokens; a batch needs {needed}")
         self.batches = (len(self.tokens) - 1) // (self.sequences * self.length)
 
     def __getitem__(self, step: int) -> torch.Tensor:
@@ -75,6 +85,9 @@ def parse(text: list[str]) -> argparse.Namespace:
         "auto: by a trial, but fp32 in fp32 variants",
     )
     parser.add_argument("--head-chunk", type=int, default=512, help="rows of logits at once")
+    parser.add_argument(
+        "--learning-rate", type=float, default=3e-4, help=f"after {LR_WARMUP} updates' warm-up"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--preload",
@@ -105,6 +118,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         begin, begin_processor = time.perf_counter(), time.process_time()
         terms = model(batches[step])
         sum(terms).backward()
+        optimizer.set_rate(min(1.0, step / LR_WARMUP) * arguments.learning_rate)
         norm = optimizer.step()
         wall.append(time.perf_counter() - begin)
         processor.append(time.process_time() - begin_processor)
@@ -120,6 +134,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "warmup": arguments.warmup,
         "peak_bytes": process.peak_bytes(),
         "losses": losses,
+        # Of each layer in the last step: it decides what padding costs.
+        "imbalance": [m.imbalance for m in model.modules() if isinstance(m, Mixture)],
         "attention": variants.type_names(numerics.attention),
         "sequences": arguments.sequences,
         "sequence_length": length,
@@ -159,14 +175,13 @@ def main() -> None:
         environment = process.with_preload(arguments.preload)
         measure_all([*sys.argv[1:], "--preload", arguments.preload], environment)
         return
-    try:
-        variants.check(arguments.variant)
-    except ValueError as error:
-        sys.exit(str(error))
     process.restart_with_preload(arguments.preload)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    print(json.dumps(measure(arguments)))
+    try:
+        print(json.dumps(measure(arguments)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"train_step.py: {error}")
 
 
 if __name__ == "__main__":

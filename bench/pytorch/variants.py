@@ -41,7 +41,10 @@ def numerics(variant: str, sizes: Sizes, length: int, attention: str, chunk: int
         dim = sizes.hidden // sizes.heads
         types = AttentionTypes.fastest(choice, sizes.heads, length, dim)
     else:
-        types = AttentionTypes(*(TYPES[name][1] for name in attention.split(",")))
+        names = attention.split(",")
+        if len(names) != 2 or not set(names) <= {"fp32", "bf16"}:
+            raise ValueError(f"--attention {attention}: not auto or two of fp32, bf16, as a,b")
+        types = AttentionTypes(*(TYPES[name][1] for name in names))
     pointwise = Pointwise.compiled() if variant.endswith("-compile") else Pointwise()
     return Numerics(parameters, compute, types, product, pointwise, chunk)
 
