@@ -1,10 +1,13 @@
 #include "model/moe_layer.hpp"
 
+#include <algorithm>
+
 #include "base/error.hpp"
 #include "kernels/permutation.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/statistics.hpp"
 #include "kernels/swiglu.hpp"
+#include "kernels/team.hpp"
 
 namespace hearth {
 
@@ -236,6 +239,46 @@ void MoeLayer<T>::run_experts(const Array2<T>& y) {
   matmul.template grouped_nt<T>(inner, down_.stack, y, segments);
 }
 
+// A weight's gradient is summed over the cells as integers: one cell, a home rank, at a time, and a
+// few experts at a time, so that what is about to be summed is still in the cache.
+template <class T>
+void MoeLayer<T>::add_weight_gradient(const Array2<const T>& d_out, const Array2<const T>& in,
+                                      const ExpertWeights<T>& weights) {
+  const kernels::MatrixStack<const T>& shape = weights.stack;
+  const Index experts = static_cast<Index>(weights.gradient.sum.extent(0)) / shape.stride;
+  const Index most = gradient_experts(shape.stride, experts);
+  const Activations::Scope scope(workspace_.activations);
+  const Array1<Real<T>> scratch = take_stack_gradient(workspace_.activations, most * shape.stride);
+  if (shape.stride != shape.rows * shape.columns) Kokkos::deep_copy(Exec(), scratch, Real<T>(0));
+  const kernels::MatrixStack<Real<T>> dw{scratch.data(), shape.stride, shape.rows, shape.columns};
+  for (const auto& cell_segments : route_.segments) {
+    for (Index first = 0; first < experts; first += most) {
+      const Index end = std::min(experts, first + most);
+      std::vector<Segment> segments;
+      Index rows = 0;
+      for (const Segment& segment : cell_segments) {
+        if (segment.matrix < first || segment.matrix >= end) continue;
+        segments.push_back({segment.begin, segment.rows, segment.matrix - first});
+        rows += segment.rows;
+      }
+      if (rows == 0) continue;
+      workspace_.matmul.template grouped_tn<T>(d_out, in, dw, segments);
+      kernels::GradientSum sum = weights.gradient;
+      sum.sum = run_of(sum.sum, first * shape.stride, end * shape.stride);
+      kernels::add_gradient<Real<T>>(run_of(scratch, 0, (end - first) * shape.stride), sum);
+    }
+  }
+}
+
+template <class T>
+Index MoeLayer<T>::gradient_experts(Index stride, Index experts) {
+  // About the caches of a few cores. A GPU wants all experts' work at once.
+  constexpr Index cached_bytes = Index{4} << 20;
+  const Index wanted =
+      kernels::on_host ? cached_bytes / (stride * Index{sizeof(Real<T>)}) : experts;
+  return std::clamp<Index>(wanted, 1, std::max<Index>(experts, 1));
+}
+
 template <class T>
 void MoeLayer<T>::run_experts_backward(const Array2<const T>& dy, const Array2<T>& dx) {
   const Activations::Scope scope(workspace_.activations);
@@ -243,26 +286,6 @@ void MoeLayer<T>::run_experts_backward(const Array2<const T>& dy, const Array2<T
   const Array2<T> x = rows_.received, gate = rows_.gate, up = rows_.up;
   const std::vector<Segment> segments = all_segments();
   kernels::Matmul& matmul = workspace_.matmul;
-
-  // A weight's gradient is summed over the cells as integers: one cell, a home rank, at a time.
-  const auto add_weight_gradient = [&](const Array2<const T>& d_out, const Array2<const T>& in,
-                                       const ExpertWeights<T>& weights) {
-    const kernels::MatrixStack<const T>& shape = weights.stack;
-    const Index elements = weights.gradient.sum.extent(0);
-    const Activations::Scope inner_scope(workspace_.activations);
-    const Array1<Real<T>> scratch = take_stack_gradient(workspace_.activations, elements);
-    if (shape.stride != shape.rows * shape.columns) {
-      Kokkos::deep_copy(Exec(), scratch, Real<T>(0));
-    }
-    const kernels::MatrixStack<Real<T>> dw{scratch.data(), shape.stride, shape.rows, shape.columns};
-    for (const auto& cell_segments : route_.segments) {
-      Index cell_rows = 0;
-      for (const Segment& segment : cell_segments) cell_rows += segment.rows;
-      if (cell_rows == 0) continue;
-      matmul.template grouped_tn<T>(d_out, in, dw, cell_segments);
-      kernels::add_gradient<Real<T>>(scratch, weights.gradient);
-    }
-  };
 
   kernels::swiglu<T>(gate, up, inner);  // made again rather than kept
   add_weight_gradient(dy, inner, down_);
@@ -350,7 +373,7 @@ void MoeLayer<T>::count_backward(Activations& activations, const Config& config,
     const Activations::Scope inner(activations);
     take_inner(activations, rows.received, moe.expert_ffn);
     const Index stride = kernels::whole_blocks(moe.expert_ffn * hidden) * kernels::block_elements;
-    take_stack_gradient(activations, local_experts * stride);
+    take_stack_gradient(activations, gradient_experts(stride, local_experts) * stride);
   }
   {
     const Activations::Scope inner(activations);

@@ -91,6 +91,10 @@ class MoeLayer {
   void run_experts(const Array2<T>& y);
   // `dx` may be `dy`.
   void run_experts_backward(const Array2<const T>& dy, const Array2<T>& dx);
+  void add_weight_gradient(const Array2<const T>& d_out, const Array2<const T>& in,
+                           const ExpertWeights<T>& weights);
+  // Experts whose weights' gradients are made at a time.
+  static Index gradient_experts(Index stride, Index experts);
   [[nodiscard]] std::vector<kernels::Segment> all_segments() const;
 
   Workspace<T>& workspace_;
