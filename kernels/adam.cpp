@@ -1,6 +1,7 @@
 #include "kernels/adam.hpp"
 
 #include <cassert>
+#include <type_traits>
 
 #include "kernels/fixed_point.hpp"
 #include "kernels/team.hpp"
@@ -9,42 +10,51 @@ namespace hearth::kernels {
 
 template <class T>
 void adam(const AdamStep& step, const Array1<const std::int64_t>& gradient,
-          const Array1<const std::uint8_t>& decay, const Array1<T>& weight,
-          const Array1<T>& first_moment, const Array1<T>& second_moment) {
+          const Array1<const std::uint8_t>& decay, const Array1<Real<T>>& weight,
+          const Array1<Real<T>>& first_moment, const Array1<Real<T>>& second_moment,
+          const Array1<T>& rounded) {
+  using R = Real<T>;
   const Index elements = gradient.extent(0);
   assert(static_cast<Index>(decay.extent(0)) >= whole_blocks(elements));
   assert(weight.extent(0) == gradient.extent(0));
   assert(first_moment.extent(0) == gradient.extent(0));
   assert(second_moment.extent(0) == gradient.extent(0));
+  assert((std::is_same_v<T, R>) || rounded.extent(0) == gradient.extent(0));
   static_assert(block_elements % chunk_elements == 0);  // a chunk lies in one block
   for_chunks(
       "adam", elements, KOKKOS_LAMBDA(const Member& member, const Index begin, const Index end) {
         const std::int64_t* sum = gradient.data();
-        T* w = weight.data();
-        T* m = first_moment.data();
-        T* v = second_moment.data();
+        R* w = weight.data();
+        R* m = first_moment.data();
+        R* v = second_moment.data();
+        [[maybe_unused]] T* out = rounded.data();
         const double weight_decay = decay(begin / block_elements) != 0 ? step.weight_decay : 0.0;
         const double scale = gradient_unit * step.gradient_scale;
         const double mean_scale = 1 / step.correction1, square_scale = 1 / step.correction2;
         const double beta1 = step.beta1, beta2 = step.beta2, epsilon = step.epsilon;
         const double learning_rate = step.learning_rate;
-        Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, begin, end), [&](const Index i) {
+        for_columns(member, end - begin, [&](const Index offset) {
+          const Index i = begin + offset;
           const double g = static_cast<double>(sum[i]) * scale;
           const double mean = beta1 * m[i] + (1 - beta1) * g;
           const double square = beta2 * v[i] + (1 - beta2) * g * g;
           const double direction =
               mean * mean_scale / (Kokkos::sqrt(square * square_scale) + epsilon);
-          m[i] = static_cast<T>(mean);
-          v[i] = static_cast<T>(square);
-          w[i] = static_cast<T>(w[i] - learning_rate * (direction + weight_decay * w[i]));
+          const R updated =
+              static_cast<R>(w[i] - learning_rate * (direction + weight_decay * w[i]));
+          m[i] = static_cast<R>(mean);
+          v[i] = static_cast<R>(square);
+          w[i] = updated;
+          if constexpr (!std::is_same_v<T, R>) out[i] = static_cast<T>(updated);
         });
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                  \
-  template void adam<T>(const AdamStep&, const Array1<const std::int64_t>&,                    \
-                        const Array1<const std::uint8_t>&, const Array1<T>&, const Array1<T>&, \
-                        const Array1<T>&);
+#define HEARTH_INSTANTIATE(T)                                                      \
+  template void adam<T>(const AdamStep&, const Array1<const std::int64_t>&,        \
+                        const Array1<const std::uint8_t>&, const Array1<Real<T>>&, \
+                        const Array1<Real<T>>&, const Array1<Real<T>>&, const Array1<T>&);
+HEARTH_INSTANTIATE(bfloat16)
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE

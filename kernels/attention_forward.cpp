@@ -37,12 +37,14 @@ namespace {
 // each query's running maximum and denominator. Exponents are to the base 2.
 template <int width, class T>
 struct AttentionForward {
+  using R = Real<T>;
   Array1<AttentionPlan::Block> blocks;
   Array2<const T> q, k, v;
-  Array2<T> out, log_sum;
+  Array2<T> out;
+  Array2<R> log_sum;
   int head_dim;
   Index group;  // query heads of one key-value head
-  T scale;
+  R scale;
   TeamMemory memory;
 
   [[nodiscard]] static Index elements() {
@@ -56,23 +58,23 @@ struct AttentionForward {
     const Index head = team / block_count;
     const QueryRange range(block);
     const Index column = head * head_dim, key_column = head / group * head_dim;
-    TeamStack<T> stack = memory.stack<T>(member);
-    T* const query = stack.take(width * block_lanes);  // (width, lanes), scaled
-    T* const sum = stack.take(width * block_lanes);    // (width, lanes): Σ p v
-    T* const score = stack.take(stream_rows * block_lanes);
-    T* const maximum = stack.take(block_lanes);
-    T* const denominator = stack.take(block_lanes);
-    T* const shrink = stack.take(block_lanes);
-    T* const key = stack.take(stream_rows * width);    // (keys, width)
-    T* const value = stack.take(stream_rows * width);  // (keys, width)
+    TeamStack<R> stack = memory.stack<R>(member);
+    R* const query = stack.take(width * block_lanes);  // (width, lanes), scaled
+    R* const sum = stack.take(width * block_lanes);    // (width, lanes): Σ p v
+    R* const score = stack.take(stream_rows * block_lanes);
+    R* const maximum = stack.take(block_lanes);
+    R* const denominator = stack.take(block_lanes);
+    R* const shrink = stack.take(block_lanes);
+    R* const key = stack.take(stream_rows * width);    // (keys, width)
+    R* const value = stack.take(stream_rows * width);  // (keys, width)
 
     load_transposed<width>(member, head_rows(q, block.begin, column), range.rows, head_dim,
-                           scale * static_cast<T>(log2_e), query);
+                           scale * static_cast<R>(log2_e), query);
     clear_tile(member, width, sum);
     for_lanes_once(member, [&](const int lane) {
       // Finite, so that the difference to a masked score is -∞ and not NaN.
-      maximum[lane] = Kokkos::Experimental::finite_min_v<T>;
-      denominator[lane] = T(0);
+      maximum[lane] = Kokkos::Experimental::finite_min_v<R>;
+      denominator[lane] = R(0);
     });
     for (Index first = block.segment.key_begin; first < range.key_end; first += stream_rows) {
       const int keys = static_cast<int>(Kokkos::min(Index{stream_rows}, range.key_end - first));
@@ -84,13 +86,13 @@ struct AttentionForward {
       raise_maximum(member, keys, static_cast<int>(range.last_key - first), score, maximum, shrink);
       member.team_barrier();
       Kokkos::parallel_for(Kokkos::TeamThreadRange(member, keys), [&](const int j) {
-        T* s = score + j * block_lanes;
+        R* s = score + j * block_lanes;
         for_lanes(member, [&](const int lane) { s[lane] = power_of_two(s[lane] - maximum[lane]); });
       });
       scale_tile(member, width, shrink, sum);
       member.team_barrier();
       for_lane_groups_once(member, [&](const int begin) {
-        T total[lanes_per_thread];
+        R total[lanes_per_thread];
         for (int l = 0; l < lanes_per_thread; ++l) {
           total[l] = denominator[begin + l] * shrink[begin + l];
         }
@@ -105,15 +107,15 @@ struct AttentionForward {
     for_lanes_once(member, [&](const int lane) {
       if (lane < range.rows) {
         log_sum(block.begin + lane, head) =
-            maximum[lane] * static_cast<T>(ln_2) + Kokkos::log(denominator[lane]);
+            maximum[lane] * static_cast<R>(ln_2) + Kokkos::log(denominator[lane]);
       }
       // A query without keys has the output 0.
-      shrink[lane] = denominator[lane] == T(0) ? T(0) : T(1) / denominator[lane];
+      shrink[lane] = denominator[lane] == R(0) ? R(0) : R(1) / denominator[lane];
     });
     member.team_barrier();
     scale_tile(member, width, shrink, sum);
     member.team_barrier();
-    store_transposed(member, sum, range.rows, head_dim, T(1), head_rows(out, block.begin, column));
+    store_transposed(member, sum, range.rows, head_dim, R(1), head_rows(out, block.begin, column));
   }
 
  private:
@@ -121,19 +123,19 @@ struct AttentionForward {
   // last_row + lane), raises the running maximum to the largest, and sets shrink to what that
   // makes of the exponentials so far.
   KOKKOS_INLINE_FUNCTION static void raise_maximum(const Member& member, int keys, int last_row,
-                                                   T* score, T* maximum, T* shrink) {
-    constexpr T masked = -Kokkos::Experimental::infinity_v<T>;
+                                                   R* score, R* maximum, R* shrink) {
+    constexpr R masked = -Kokkos::Experimental::infinity_v<R>;
     for_lane_groups_once(member, [&](const int begin) {
-      T largest[lanes_per_thread];
+      R largest[lanes_per_thread];
       for (int l = 0; l < lanes_per_thread; ++l) largest[l] = maximum[begin + l];
       const int seen_by_all = Kokkos::max(0, Kokkos::min(keys, last_row + 1));
       for (int j = 0; j < seen_by_all; ++j) {
-        const T* s = score + j * block_lanes + begin;
+        const R* s = score + j * block_lanes + begin;
         for (int l = 0; l < lanes_per_thread; ++l)
           largest[l] = s[l] > largest[l] ? s[l] : largest[l];
       }
       for (int j = seen_by_all; j < keys; ++j) {
-        T* s = score + j * block_lanes + begin;
+        R* s = score + j * block_lanes + begin;
         for (int l = 0; l < lanes_per_thread; ++l) {
           s[l] = j <= last_row + begin + l ? s[l] : masked;
           largest[l] = s[l] > largest[l] ? s[l] : largest[l];
@@ -152,7 +154,7 @@ struct AttentionForward {
 template <class T>
 void attention(const AttentionPlan& plan, const Array2<const T>& q, const Array2<const T>& k,
                const Array2<const T>& v, Index head_dim, double scale, const Array2<T>& out,
-               const Array2<T>& log_sum) {
+               const Array2<Real<T>>& log_sum) {
   const Index heads = log_sum.extent(1), blocks = plan.query_blocks.extent(0);
   const Index kv_heads = static_cast<Index>(k.extent(1)) / head_dim;
   assert(static_cast<Index>(q.extent(1)) == heads * head_dim && out.extent(1) == q.extent(1));
@@ -161,18 +163,19 @@ void attention(const AttentionPlan& plan, const Array2<const T>& q, const Array2
   if (blocks == 0) return;
   with_attention_width(head_dim, [&](auto width) {
     using Kernel = AttentionForward<width(), T>;
-    const TeamMemory memory(Kernel::elements() * sizeof(T));
+    const TeamMemory memory(Kernel::elements() * sizeof(Real<T>));
     Kokkos::parallel_for(
         "attention", attention_teams(blocks * heads, memory),
         Kernel{plan.query_blocks, q, k, v, out, log_sum, static_cast<int>(head_dim),
-               heads / kv_heads, static_cast<T>(scale), memory});
+               heads / kv_heads, static_cast<Real<T>>(scale), memory});
   });
 }
 
 #define HEARTH_INSTANTIATE(T)                                                                      \
   template void attention<T>(const AttentionPlan&, const Array2<const T>&, const Array2<const T>&, \
                              const Array2<const T>&, Index, double, const Array2<T>&,              \
-                             const Array2<T>&);
+                             const Array2<Real<T>>&);
+HEARTH_INSTANTIATE(bfloat16)
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE

@@ -4,10 +4,11 @@
 // columns run outside, so that every sum over them is taken in order while the lanes are a vector.
 //
 // Strides are constants, since the products' inner loops otherwise spend their time on addresses:
-// a head is padded with zeros to `width` columns, the next larger one of attention_widths.
+// a head is padded with zeros to `width` columns, the next larger one of with_attention_width.
+//
+// Tiles are of Real<T>: elements of T become that when they are loaded.
 #pragma once
 
-#include <cstring>
 #include <utility>
 
 #include "kernels/attention.hpp"
@@ -123,38 +124,55 @@ KOKKOS_INLINE_FUNCTION HeadRows<T> head_rows(const Array2<T>& a, Index first, In
 // head's.
 template <int width, class T>
 KOKKOS_INLINE_FUNCTION void load_transposed(const Member& member, const HeadRows<const T>& source,
-                                            int rows, int head_dim, T factor, T* tile) {
-  Kokkos::parallel_for(Kokkos::TeamThreadRange(member, width), [&](const int d) {
-    for_lanes(member, [&](const int lane) {
-      tile[d * block_lanes + lane] =
-          lane < rows && d < head_dim ? factor * source.data[lane * source.stride + d] : T(0);
+                                            int rows, int head_dim, Real<T> factor, Real<T>* tile) {
+  using R = Real<T>;
+  if constexpr (on_host) {
+    // Row by row: rows may be a power of two apart, and then lie in few places of the cache.
+    if (rows < block_lanes || head_dim < width) {
+      for (int i = 0; i < width * block_lanes; ++i) tile[i] = R(0);
+    }
+    for (int lane = 0; lane < rows; ++lane) {
+      const T* from = source.data + lane * source.stride;
+      for (int d = 0; d < head_dim; ++d) tile[d * block_lanes + lane] = factor * from[d];
+    }
+  } else {
+    Kokkos::parallel_for(Kokkos::TeamThreadRange(member, width), [&](const int d) {
+      for_lanes(member, [&](const int lane) {
+        tile[d * block_lanes + lane] =
+            lane < rows && d < head_dim ? factor * source.data[lane * source.stride + d] : R(0);
+      });
     });
-  });
+  }
 }
 
 // tile[r][d] = source[r][d] for r < rows, zero up to `tile_rows` and in columns beyond the head's.
 template <int width, class T>
 KOKKOS_INLINE_FUNCTION void load_rows(const Member& member, const HeadRows<const T>& source,
-                                      int rows, int tile_rows, int head_dim, T* tile) {
+                                      int rows, int tile_rows, int head_dim, Real<T>* tile) {
+  using R = Real<T>;
   Kokkos::parallel_for(Kokkos::TeamThreadRange(member, tile_rows), [&](const int r) {
     const T* from = source.data + r * source.stride;
-    T* to = tile + r * width;
+    R* to = tile + r * width;
     if (on_host && r < rows && head_dim == width) {
-      std::memcpy(to, from, width * sizeof(T));  // compilers unroll a short loop to scalars
+      // A constant length, without other conditions.
+      for_columns(member, width, [&](const Index d) { to[d] = from[d]; });
     } else {
-      Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, width),
-                           [&](const int d) { to[d] = r < rows && d < head_dim ? from[d] : T(0); });
+      Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, width), [&](const int d) {
+        to[d] = r < rows && d < head_dim ? static_cast<R>(from[d]) : R(0);
+      });
     }
   });
 }
 
 // target[lane][d] = factor · tile[d][lane]
 template <class T>
-KOKKOS_INLINE_FUNCTION void store_transposed(const Member& member, const T* tile, int rows,
-                                             int head_dim, T factor, const HeadRows<T>& target) {
+KOKKOS_INLINE_FUNCTION void store_transposed(const Member& member, const Real<T>* tile, int rows,
+                                             int head_dim, Real<T> factor,
+                                             const HeadRows<T>& target) {
   Kokkos::parallel_for(Kokkos::TeamThreadRange(member, rows), [&](const int lane) {
-    Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, head_dim), [&](const int d) {
-      target.data[lane * target.stride + d] = factor * tile[d * block_lanes + lane];
+    T* to = target.data + lane * target.stride;
+    for_columns(member, head_dim, [&](const Index d) {
+      to[d] = static_cast<T>(factor * tile[d * block_lanes + lane]);
     });
   });
 }

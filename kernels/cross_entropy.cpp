@@ -51,60 +51,68 @@ void cross_entropy(const Array2<const T>& logits, const Array1<const int>& targe
 }
 
 template <class T>
-void cross_entropy_with_gradient(const Array2<T>& logits, const Array1<const int>& target,
-                                 double scale, const Array1<double>& loss) {
+void cross_entropy_with_gradient(const Array2<Real<T>>& logits, const Array1<const int>& target,
+                                 double scale, const Array1<double>& loss,
+                                 const Array2<T>& gradient) {
+  using R = Real<T>;
   const Index rows = logits.extent(0), vocabulary = logits.extent(1);
   assert(target.extent(0) == logits.extent(0) && loss.extent(0) == logits.extent(0));
+  assert(gradient.extent(0) == logits.extent(0) && gradient.extent(1) == logits.extent(1));
   if (rows == 0) return;
   const RowTeams teams(rows, vocabulary);
   const int level = teams.level;
   Kokkos::parallel_for(
       "cross_entropy_with_gradient", teams.policy, KOKKOS_LAMBDA(const Member& member) {
         const Index t = member.league_rank();
-        T* z = row(logits, t);
+        R* z = row(logits, t);
+        T* dz = row(gradient, t);
         const Index at = target(t);
         double value = 0;
-        T factor = 0;
+        R factor = 0;
         if (at >= 0) {
           const TeamArray<double> partial(member.team_scratch(level), chunks(vocabulary));
           const double target_logit = z[at];
-          const T largest =
-              team_max<T>(member, partial.data(), vocabulary, [&](const Index i) { return z[i]; });
+          const R largest =
+              team_max<R>(member, partial.data(), vocabulary, [&](const Index i) { return z[i]; });
           // The exponentials replace the logits: they are needed again.
-          const double sum = team_sum<T>(member, partial.data(), vocabulary, [&](const Index i) {
-            const T e = exponential(z[i] - largest);
+          const double sum = team_sum<R>(member, partial.data(), vocabulary, [&](const Index i) {
+            const R e = exponential(z[i] - largest);
             z[i] = e;
             return e;
           });
           value = Kokkos::log(sum) + static_cast<double>(largest) - target_logit;
-          factor = static_cast<T>(scale / sum);
+          factor = static_cast<R>(scale / sum);
         }
-        Kokkos::parallel_for(Kokkos::TeamThreadRange(member, chunks(vocabulary)),
-                             [&](const Index chunk) {
-                               const Index begin = chunk * chunk_elements;
-                               const Index end = Kokkos::min(begin + chunk_elements, vocabulary);
-                               if (at < 0) {
-                                 Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, begin, end),
-                                                      [&](const Index i) { z[i] = T(0); });
-                               } else {
-                                 Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, begin, end),
-                                                      [&](const Index i) { z[i] *= factor; });
-                               }
-                               Kokkos::single(Kokkos::PerThread(member), [&]() {
-                                 if (at >= begin && at < end) z[at] -= static_cast<T>(scale);
-                               });
-                             });
+        const R one = static_cast<R>(scale);
+        Kokkos::parallel_for(
+            Kokkos::TeamThreadRange(member, chunks(vocabulary)), [&](const Index chunk) {
+              const Index begin = chunk * chunk_elements;
+              const Index elements = Kokkos::min(Index{chunk_elements}, vocabulary - begin);
+              const R* from = z + begin;
+              T* to = dz + begin;
+              if (at < 0) {
+                for_columns(member, elements, [&](const Index i) { to[i] = T(0); });
+              } else {
+                for_columns(member, elements, [&](const Index i) {
+                  to[i] = static_cast<T>(from[i] * factor - (begin + i == at ? one : R(0)));
+                });
+              }
+            });
         Kokkos::single(Kokkos::PerTeam(member), [&]() { loss(t) = value; });
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                      \
-  template void cross_entropy<T>(const Array2<const T>&, const Array1<const int>&,                 \
-                                 const Array1<double>&);                                           \
-  template void cross_entropy_with_gradient<T>(const Array2<T>&, const Array1<const int>&, double, \
-                                               const Array1<double>&);
+#define HEARTH_INSTANTIATE(T)                                                                    \
+  template void cross_entropy_with_gradient<T>(const Array2<Real<T>>&, const Array1<const int>&, \
+                                               double, const Array1<double>&, const Array2<T>&);
+HEARTH_INSTANTIATE(bfloat16)
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE
+
+template void cross_entropy<float>(const Array2<const float>&, const Array1<const int>&,
+                                   const Array1<double>&);
+template void cross_entropy<double>(const Array2<const double>&, const Array1<const int>&,
+                                    const Array1<double>&);
 
 }  // namespace hearth::kernels

@@ -14,8 +14,7 @@ void embed(const Array2<const T>& weight, const Array1<const int>& token, const 
       "embedding", x.extent(0), KOKKOS_LAMBDA(const Member& member, const Index t) {
         const T* from = row(weight, token(t));
         T* to = row(x, t);
-        Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, hidden),
-                             [&](const Index c) { to[c] = from[c]; });
+        for_columns(member, hidden, [&](const Index c) { to[c] = from[c]; });
       });
 }
 
@@ -31,7 +30,7 @@ void embed_backward(const Array2<const T>& dx, const Array1<const int>& token,
       "embedding_backward", runs, 1, hidden,
       KOKKOS_LAMBDA(const Index run, const Index, const Index, const Index first,
                     const int columns) {
-        T sum[lanes_per_thread] = {};
+        Real<T> sum[lanes_per_thread] = {};
         for (int i = run_begin(run); i < run_begin(run + 1); ++i) {
           const T* from = row(dx, order(i)) + first;
           for (int c = 0; c < columns; ++c) sum[c] += from[c];
@@ -49,6 +48,7 @@ void embed_backward(const Array2<const T>& dx, const Array1<const int>& token,
   template void embed_backward<T>(const Array2<const T>&, const Array1<const int>&,           \
                                   const Array1<const int>&, const Array1<const int>&,         \
                                   const GradientSum&);
+HEARTH_INSTANTIATE(bfloat16)
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE

@@ -95,18 +95,19 @@ void dispatch(const Array2<const T>& x, const Array2<const int>& choice,
         const T* from = row(x, t);
         for (int j = 0; j < k; ++j) {
           T* to = row(rows, placement.row(t, j));
-          Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, hidden),
-                               [&](const Index h) { to[h] = from[h]; });
+          for_columns(member, hidden, [&](const Index h) { to[h] = from[h]; });
         }
       });
 }
 
 namespace {
 
-// y[t] += Σ_j weight(t, j) · rows[of copy j]: first the sum, in ascending order of expert.
+// y[t] += Σ_j weight(t, j) · rows[of copy j]: first the sum, in ascending order of expert, then one
+// rounding.
 template <class T, class Weight>
 void add_copies(const char* label, const Array2<const T>& rows, const Placement& placement,
                 const Weight& weight, const Array2<T>& y) {
+  using R = Real<T>;
   const Index tokens = y.extent(0), hidden = y.extent(1);
   const int k = static_cast<int>(placement.choice.extent(1));
   assert(rows.extent(1) == y.extent(1));
@@ -116,15 +117,15 @@ void add_copies(const char* label, const Array2<const T>& rows, const Placement&
       label, tokens, KOKKOS_LAMBDA(const Member& member, const Index t) {
         Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, groups), [&](const Index group) {
           const Index first = group * lanes_per_thread;
-          T sum[lanes_per_thread] = {};
+          R sum[lanes_per_thread] = {};
           T* out = row(y, t) + first;
           const auto add = [&](const int columns) {
             for (int j = 0; j < k; ++j) {
               const T* in = row(rows, placement.row(t, j)) + first;
-              const T factor = weight(t, j);
+              const R factor = weight(t, j);
               for (int c = 0; c < columns; ++c) sum[c] += factor * in[c];
             }
-            for (int c = 0; c < columns; ++c) out[c] += sum[c];
+            for (int c = 0; c < columns; ++c) out[c] = static_cast<T>(out[c] + sum[c]);
           };
           // The usual number of columns as a constant, for the compiler.
           if (group < whole) {
@@ -136,14 +137,14 @@ void add_copies(const char* label, const Array2<const T>& rows, const Placement&
       });
 }
 
-template <class T>
+template <class R>
 struct GateWeight {
-  Array2<const T> gate;
-  KOKKOS_INLINE_FUNCTION T operator()(Index t, int j) const { return gate(t, j); }
+  Array2<const R> gate;
+  KOKKOS_INLINE_FUNCTION R operator()(Index t, int j) const { return gate(t, j); }
 };
-template <class T>
+template <class R>
 struct UnitWeight {
-  KOKKOS_INLINE_FUNCTION T operator()(Index, int) const { return T(1); }
+  KOKKOS_INLINE_FUNCTION R operator()(Index, int) const { return R(1); }
 };
 
 }  // namespace
@@ -151,17 +152,19 @@ struct UnitWeight {
 template <class T>
 void combine(const Array2<const T>& rows, const Array2<const int>& choice,
              const Array2<const int>& position, const Array1<const int>& segment_begin,
-             const Array2<const T>& gate, const Array2<T>& y) {
+             const Array2<const Real<T>>& gate, const Array2<T>& y) {
   assert(gate.extent(0) == choice.extent(0) && gate.extent(1) == choice.extent(1));
   add_copies("combine", rows, Placement(y.extent(0), choice, position, segment_begin),
-             GateWeight<T>{gate}, y);
+             GateWeight<Real<T>>{gate}, y);
 }
 
 template <class T>
 void combine_backward(const Array2<const T>& dy, const Array2<const T>& rows,
                       const Array2<const int>& choice, const Array2<const int>& position,
                       const Array1<const int>& segment_begin, const Array1<const int>& count,
-                      const Array2<const T>& gate, const Array2<T>& drows, const Array2<T>& dgate) {
+                      const Array2<const Real<T>>& gate, const Array2<T>& drows,
+                      const Array2<Real<T>>& dgate) {
+  using R = Real<T>;
   const Index tokens = dy.extent(0), hidden = dy.extent(1);
   const int k = static_cast<int>(choice.extent(1));
   const Placement placement(tokens, choice, position, segment_begin);
@@ -176,12 +179,12 @@ void combine_backward(const Array2<const T>& dy, const Array2<const T>& rows,
           const Index copy = placement.row(t, j);
           const T* in = row(rows, copy);
           T* out = row(drows, copy);
-          const T factor = gate(t, j);
-          const T product =
-              lane_sum<T>(member, hidden, [&](const Index h) { return slope[h] * in[h]; });
+          const R factor = gate(t, j);
+          const R product =
+              lane_sum<R>(member, hidden, [&](const Index h) { return slope[h] * in[h]; });
           // After the sum: drows may be the array `rows`.
-          Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, hidden),
-                               [&](const Index h) { out[h] = factor * slope[h]; });
+          for_columns(member, hidden,
+                      [&](const Index h) { out[h] = static_cast<T>(factor * slope[h]); });
           Kokkos::single(Kokkos::PerThread(member), [&]() { dgate(t, j) = product; });
         }
       });
@@ -192,23 +195,24 @@ void dispatch_backward(const Array2<const T>& drows, const Array2<const int>& ch
                        const Array2<const int>& position, const Array1<const int>& segment_begin,
                        const Array2<T>& dx) {
   add_copies("dispatch_backward", drows, Placement(dx.extent(0), choice, position, segment_begin),
-             UnitWeight<T>{}, dx);
+             UnitWeight<Real<T>>{}, dx);
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                    \
-  template void dispatch<T>(const Array2<const T>&, const Array2<const int>&,                    \
-                            const Array2<const int>&, const Array1<const int>&,                  \
-                            const Array1<const int>&, const Array2<T>&);                         \
-  template void combine<T>(const Array2<const T>&, const Array2<const int>&,                     \
-                           const Array2<const int>&, const Array1<const int>&,                   \
-                           const Array2<const T>&, const Array2<T>&);                            \
-  template void combine_backward<T>(const Array2<const T>&, const Array2<const T>&,              \
-                                    const Array2<const int>&, const Array2<const int>&,          \
-                                    const Array1<const int>&, const Array1<const int>&,          \
-                                    const Array2<const T>&, const Array2<T>&, const Array2<T>&); \
-  template void dispatch_backward<T>(const Array2<const T>&, const Array2<const int>&,           \
-                                     const Array2<const int>&, const Array1<const int>&,         \
+#define HEARTH_INSTANTIATE(T)                                                            \
+  template void dispatch<T>(const Array2<const T>&, const Array2<const int>&,            \
+                            const Array2<const int>&, const Array1<const int>&,          \
+                            const Array1<const int>&, const Array2<T>&);                 \
+  template void combine<T>(const Array2<const T>&, const Array2<const int>&,             \
+                           const Array2<const int>&, const Array1<const int>&,           \
+                           const Array2<const Real<T>>&, const Array2<T>&);              \
+  template void combine_backward<T>(                                                     \
+      const Array2<const T>&, const Array2<const T>&, const Array2<const int>&,          \
+      const Array2<const int>&, const Array1<const int>&, const Array1<const int>&,      \
+      const Array2<const Real<T>>&, const Array2<T>&, const Array2<Real<T>>&);           \
+  template void dispatch_backward<T>(const Array2<const T>&, const Array2<const int>&,   \
+                                     const Array2<const int>&, const Array1<const int>&, \
                                      const Array2<T>&)
+HEARTH_INSTANTIATE(bfloat16);
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE

@@ -31,24 +31,25 @@ namespace {
 // direction: 1 turns by the angle, -1 back.
 template <class T>
 void turn(const char* label, const Array2<T>& x, Index head_dim, const Array1<const int>& position,
-          const RotaryTable<T>& table, T direction) {
+          const RotaryTable<Real<T>>& table, Real<T> direction) {
+  using R = Real<T>;
   const Index half = head_dim / 2;
   const Index heads = static_cast<Index>(x.extent(1)) / head_dim;
   assert(static_cast<Index>(x.extent(1)) == heads * head_dim);
   assert(static_cast<Index>(table.cosine.extent(1)) == half);
   assert(position.extent(0) == x.extent(0));
-  const Array2<const T> cosine = table.cosine, sine = table.sine;
+  const Array2<const R> cosine = table.cosine, sine = table.sine;
   for_rows(
       label, x.extent(0), KOKKOS_LAMBDA(const Member& member, const Index t) {
-        const T* cosines = row(cosine, position(t));
-        const T* sines = row(sine, position(t));
+        const R* cosines = row(cosine, position(t));
+        const R* sines = row(sine, position(t));
         for (Index head = 0; head < heads; ++head) {
           T* first = row(x, t) + head * head_dim;
           T* second = first + half;
-          Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, half), [&](const Index i) {
-            const T a = first[i], b = second[i], s = direction * sines[i];
-            first[i] = a * cosines[i] - b * s;
-            second[i] = b * cosines[i] + a * s;
+          for_columns(member, half, [&](const Index i) {
+            const R a = first[i], b = second[i], s = direction * sines[i];
+            first[i] = static_cast<T>(a * cosines[i] - b * s);
+            second[i] = static_cast<T>(b * cosines[i] + a * s);
           });
         }
       });
@@ -58,22 +59,25 @@ void turn(const char* label, const Array2<T>& x, Index head_dim, const Array1<co
 
 template <class T>
 void rotate(const Array2<T>& x, Index head_dim, const Array1<const int>& position,
-            const RotaryTable<T>& table) {
-  turn("rotary", x, head_dim, position, table, T(1));
+            const RotaryTable<Real<T>>& table) {
+  turn<T>("rotary", x, head_dim, position, table, 1);
 }
 
 template <class T>
 void rotate_backward(const Array2<T>& dx, Index head_dim, const Array1<const int>& position,
-                     const RotaryTable<T>& table) {
-  turn("rotary_backward", dx, head_dim, position, table, T(-1));
+                     const RotaryTable<Real<T>>& table) {
+  turn<T>("rotary_backward", dx, head_dim, position, table, -1);
 }
 
+template struct RotaryTable<float>;
+template struct RotaryTable<double>;
+
 #define HEARTH_INSTANTIATE(T)                                                         \
-  template struct RotaryTable<T>;                                                     \
   template void rotate<T>(const Array2<T>&, Index, const Array1<const int>&,          \
-                          const RotaryTable<T>&);                                     \
+                          const RotaryTable<Real<T>>&);                               \
   template void rotate_backward<T>(const Array2<T>&, Index, const Array1<const int>&, \
-                                   const RotaryTable<T>&);
+                                   const RotaryTable<Real<T>>&);
+HEARTH_INSTANTIATE(bfloat16)
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE

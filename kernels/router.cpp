@@ -57,12 +57,10 @@ void route_top_k(const Array2<const T>& logits, const Array2<T>& probability,
         const T* x = row(logits, t);
         T* p = row(probability, t);
         const T largest = lane_max<T>(member, experts, [&](const Index e) { return x[e]; });
-        Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, experts),
-                             [&](const int e) { p[e] = exponential(x[e] - largest); });
+        for_columns(member, experts, [&](const Index e) { p[e] = exponential(x[e] - largest); });
         const T sum = lane_sum<T>(member, experts, [&](const Index e) { return p[e]; });
         const T scale = T(1) / sum;
-        Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, experts),
-                             [&](const int e) { p[e] *= scale; });
+        for_columns(member, experts, [&](const Index e) { p[e] *= scale; });
         Kokkos::single(Kokkos::PerThread(member), [&]() {
           log_sum(t) = largest + Kokkos::log(sum);
           select_largest(p, experts, row(choice, t), row(gate, t), k);
@@ -94,9 +92,8 @@ void route_top_k_backward(const Array2<const T>& dgate, const Array2<const T>& p
                              [&](const Index e) { return p[e] * static_cast<T>(slope[e]); });
         for (int j = 0; j < k; ++j) mean += p[choice(t, j)] * dgate(t, j);
         const T shift = static_cast<T>(z_scale) * log_sum(t) - mean;
-        Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, experts), [&](const int e) {
-          out[e] = p[e] * (static_cast<T>(slope[e]) + shift);
-        });
+        for_columns(member, experts,
+                    [&](const Index e) { out[e] = p[e] * (static_cast<T>(slope[e]) + shift); });
         Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, k), [&](const int j) {
           out[choice(t, j)] += p[choice(t, j)] * dgate(t, j);
         });
@@ -133,8 +130,7 @@ void sum_router(const Array2<const T>& probability, const Array1<const T>& log_s
         for (Index t = begin; t < end; ++t) {
           const T* p = row(probability, t);
           entropy -= lane_sum<double>(member, experts, [&](const Index e) {
-            const double value = p[e];
-            return value == 0.0 ? 0.0 : value * Kokkos::log(value);
+            return static_cast<double>(p[e] * logarithm(p[e]));
           });
           z_squared += static_cast<double>(log_sum(t)) * static_cast<double>(log_sum(t));
         }

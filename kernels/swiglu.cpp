@@ -9,6 +9,7 @@ namespace hearth::kernels {
 
 template <class T>
 void swiglu(const Array2<const T>& gate, const Array2<const T>& up, const Array2<T>& out) {
+  using R = Real<T>;
   const Index width = gate.extent(1);
   assert(up.extent(0) == gate.extent(0) && up.extent(1) == gate.extent(1));
   assert(out.extent(0) == gate.extent(0) && out.extent(1) == gate.extent(1));
@@ -17,8 +18,9 @@ void swiglu(const Array2<const T>& gate, const Array2<const T>& up, const Array2
         const T* z = row(gate, t);
         const T* u = row(up, t);
         T* y = row(out, t);
-        Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, width), [&](const Index c) {
-          y[c] = z[c] / (T(1) + exponential(-z[c])) * u[c];
+        for_columns(member, width, [&](const Index c) {
+          const R x = z[c];
+          y[c] = static_cast<T>(x / (R(1) + exponential(-x)) * u[c]);
         });
       });
 }
@@ -26,6 +28,7 @@ void swiglu(const Array2<const T>& gate, const Array2<const T>& up, const Array2
 template <class T>
 void swiglu_backward(const Array2<const T>& dout, const Array2<const T>& gate,
                      const Array2<const T>& up, const Array2<T>& dgate, const Array2<T>& dup) {
+  using R = Real<T>;
   const Index width = gate.extent(1);
   assert(dout.extent(0) == gate.extent(0) && dout.extent(1) == gate.extent(1));
   assert(up.extent(0) == gate.extent(0) && up.extent(1) == gate.extent(1));
@@ -38,14 +41,14 @@ void swiglu_backward(const Array2<const T>& dout, const Array2<const T>& gate,
         const T* u = row(up, t);
         T* dz = row(dgate, t);
         T* du = row(dup, t);
-        Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, width), [&](const Index c) {
+        for_columns(member, width, [&](const Index c) {
           // silu'(z) = σ + z σ (1 - σ). All is read before anything is written: arrays may
           // coincide.
-          const T gradient = dy[c], linear = u[c], x = z[c];
-          const T sigma = T(1) / (T(1) + exponential(-x));
-          const T silu = x * sigma;
-          dz[c] = gradient * linear * (sigma + silu * (T(1) - sigma));
-          du[c] = gradient * silu;
+          const R gradient = dy[c], linear = u[c], x = z[c];
+          const R sigma = R(1) / (R(1) + exponential(-x));
+          const R silu = x * sigma;
+          dz[c] = static_cast<T>(gradient * linear * (sigma + silu * (R(1) - sigma)));
+          du[c] = static_cast<T>(gradient * silu);
         });
       });
 }
@@ -54,6 +57,7 @@ void swiglu_backward(const Array2<const T>& dout, const Array2<const T>& gate,
   template void swiglu<T>(const Array2<const T>&, const Array2<const T>&, const Array2<T>&); \
   template void swiglu_backward<T>(const Array2<const T>&, const Array2<const T>&,           \
                                    const Array2<const T>&, const Array2<T>&, const Array2<T>&);
+HEARTH_INSTANTIATE(bfloat16)
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE

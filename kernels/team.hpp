@@ -131,6 +131,20 @@ void for_chunks(const std::string& label, Index elements, const Body& body) {
       ChunkLoop<Body>{body, elements});
 }
 
+// body(i) for i < n by one thread of a team with its vector lanes. Arrays that the body reads and
+// writes may be the same, element by element, but not overlap otherwise: without that promise
+// compilers look at run time whether they overlap, and what works in place stays scalar.
+template <class Body>
+KOKKOS_INLINE_FUNCTION void for_columns([[maybe_unused]] const Member& member, Index n,
+                                        const Body& body) {
+  if constexpr (on_host) {
+#pragma GCC ivdep
+    for (Index i = 0; i < n; ++i) body(i);
+  } else {
+    Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, n), body);
+  }
+}
+
 // Σ term(i) over i < n by one thread of a team with its vector lanes: lane l adds the terms
 // l, l + 32, l + 64, …; then the lanes are added in a tree. The order is fixed.
 template <class T, class Term>

@@ -54,12 +54,40 @@ KOKKOS_INLINE_FUNCTION float power_of_two(float x) {
   return x < -126.0f ? 0.0f : power;
 }
 
+// ln x of a positive finite number, to about one unit in the last place; finite for 0, so that
+// x ln x is 0 there. x is taken apart into 2ⁿ m with √½ ≤ m < √2, then the polynomial of Cephes'
+// logf (Moshier 1992).
+KOKKOS_INLINE_FUNCTION float logarithm(float x) {
+  constexpr std::int32_t root_half = 0x3F3504F3;  // the bits of √½
+  // What makes a subnormal number normal.
+  const std::int32_t lift = Kokkos::bit_cast<std::int32_t>(x) < 0x00800000 ? 23 : 0;
+  const float normal = x * Kokkos::bit_cast<float>((127 + lift) << 23);
+  const std::int32_t bits = Kokkos::bit_cast<std::int32_t>(normal) - root_half;
+  const float n = static_cast<float>((bits >> 23) - lift);
+  const float f = Kokkos::bit_cast<float>((bits & 0x007FFFFF) + root_half) - 1.0f;
+  const float square = f * f;
+  float p = 7.0376836292e-2f;
+  p = p * f - 1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f - 1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f - 1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f - 2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  const float small = p * f * square + n * -2.12194440e-4f - 0.5f * square;
+  return f + small + n * 0.693359375f;
+}
+
 // The oracle's precision needs no speed.
 KOKKOS_INLINE_FUNCTION double power_of_two(double x) {
   return Kokkos::exp2(x);
 }
 KOKKOS_INLINE_FUNCTION double exponential(double x) {
   return Kokkos::exp(x);
+}
+KOKKOS_INLINE_FUNCTION double logarithm(double x) {
+  return Kokkos::log(x < 0x1p-1074 ? 0x1p-1074 : x);  // finite for 0 as well
 }
 
 }  // namespace hearth::kernels

@@ -10,6 +10,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "base/hash.hpp"
@@ -112,10 +113,31 @@ double relative_difference_of(const View& a, const std::vector<double>& b) {
   return relative_difference(to_host(a), b);
 }
 
-// Allowed relative difference: about 5000 units in the last place, 1e-12 in double precision.
+// A relative_difference of what lies beyond one rounding to T where results of type T are computed
+// in a longer type: half a unit in the last of bfloat16's eight binary digits. The same as
+// relative_difference where T is Real<T>.
+template <class T>
+double deviation(const std::vector<T>& a, const std::vector<double>& b, double least = 1e-300) {
+  if (std::is_same_v<T, Real<T>> || a.size() != b.size()) return relative_difference(a, b, least);
+  std::vector<double> nearest;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double value = a[i], rounding = 0x1p-8 * std::abs(b[i]) + 0x1p-134;
+    nearest.push_back(std::abs(value - b[i]) <= rounding ? b[i]
+                      : value > b[i]                     ? value - rounding
+                                                         : value + rounding);
+  }
+  return relative_difference(nearest, b, least);
+}
+template <class View>
+double deviation_of(const View& a, const std::vector<double>& b) {
+  return deviation(to_host(a), b);
+}
+
+// Allowed relative difference or deviation: about 5000 units in the last place of what is computed
+// with, 1e-12 in double precision.
 template <class T>
 constexpr double tolerance() {
-  return 5000 * static_cast<double>(std::numeric_limits<T>::epsilon());
+  return 5000 * static_cast<double>(std::numeric_limits<Real<T>>::epsilon());
 }
 
 template <class T>

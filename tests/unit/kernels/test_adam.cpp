@@ -8,13 +8,16 @@ using namespace hearth;
 using namespace hearth::kernels;
 using namespace hearth::testing;
 
-TEMPLATE_TEST_CASE("adam agrees with the reference over several steps", "", float, double) {
+TEMPLATE_TEST_CASE("adam agrees with the reference over several steps", "", bfloat16, float,
+                   double) {
   using T = TestType;
   const Index elements = GENERATE(0, 1, 4095, 10000);
   const std::vector<std::uint8_t> decay{1, 0, 1};
-  const auto start = rounded<T>(random_values("weight", elements));
-  const auto weight = to_device<T>(start), first = filled<T>(elements, 0),
-             second = filled<T>(elements, 0);
+  using R = Real<T>;
+  const auto start = rounded<R>(random_values("weight", elements));
+  const auto weight = to_device<R>(start), first = filled<R>(elements, 0),
+             second = filled<R>(elements, 0);
+  const auto compute = filled<T>(std::is_same_v<T, R> ? 0 : elements);
   std::vector<reference::AdamElement<double>> expected;
   for (const double w : start) expected.push_back({w, 0, 0});
   for (int t = 1; t <= 4; ++t) {
@@ -30,15 +33,15 @@ TEMPLATE_TEST_CASE("adam agrees with the reference over several steps", "", floa
     for (const double x : random_values("g" + std::to_string(t), elements, 1e-3)) {
       g.push_back(to_fixed(x, gradient_unit));
     }
-    adam<T>(step, to_device<std::int64_t>(g), to_device<std::uint8_t>(decay), weight, first,
-            second);
+    adam<T>(step, to_device<std::int64_t>(g), to_device<std::uint8_t>(decay), weight, first, second,
+            compute);
     for (std::size_t i = 0; i < g.size(); ++i) {
       auto& e = expected[i];
       e = reference::adam(step, static_cast<double>(g[i]) * gradient_unit,
                           decay[i / block_elements] != 0, e);
-      // Between steps the arrays hold elements of T.
-      e = {static_cast<T>(e.weight), static_cast<T>(e.first_moment),
-           static_cast<T>(e.second_moment)};
+      // Between steps the arrays hold elements of R.
+      e = {static_cast<R>(e.weight), static_cast<R>(e.first_moment),
+           static_cast<R>(e.second_moment)};
     }
   }
   std::vector<double> w, m, v;
@@ -47,10 +50,15 @@ TEMPLATE_TEST_CASE("adam agrees with the reference over several steps", "", floa
     m.push_back(e.first_moment);
     v.push_back(e.second_moment);
   }
-  constexpr double tight = 10 * static_cast<double>(std::numeric_limits<T>::epsilon());
+  constexpr double tight = 10 * static_cast<double>(std::numeric_limits<R>::epsilon());
   CHECK(relative_difference_of(weight, w) < tight);
   CHECK(relative_difference_of(first, m) < tight);
   CHECK(relative_difference_of(second, v) < tight);
+  if constexpr (!std::is_same_v<T, R>) {
+    std::vector<T> nearest;
+    for (const R master : to_host(weight)) nearest.push_back(static_cast<T>(master));
+    CHECK(same_bits(to_host(compute), nearest));
+  }
 }
 
 TEST_CASE("adam: an element without a gradient only decays, and only where decay applies") {

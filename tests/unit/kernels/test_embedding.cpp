@@ -27,7 +27,8 @@ struct Runs {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("embedding and its adjoint agree with the reference", "", float, double) {
+TEMPLATE_TEST_CASE("embedding and its adjoint agree with the reference", "", bfloat16, float,
+                   double) {
   using T = TestType;
   const Index tokens = GENERATE(0, 1, 50, 301), hidden = GENERATE(1, 33, 300);
   CAPTURE(tokens, hidden);

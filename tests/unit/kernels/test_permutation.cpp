@@ -66,8 +66,8 @@ TEST_CASE("copies are counted and placed in the order of tokens") {
   CHECK(std::accumulate(copies.count.begin(), copies.count.end(), Index{0}) == s.tokens * s.k);
 }
 
-TEMPLATE_TEST_CASE("dispatch, combine and their adjoints agree with the reference", "", float,
-                   double) {
+TEMPLATE_TEST_CASE("dispatch, combine and their adjoints agree with the reference", "", bfloat16,
+                   float, double) {
   using T = TestType;
   const Shape s = generate_shape();
   CAPTURE(s.tokens, s.experts, s.k, s.hidden);
@@ -76,11 +76,11 @@ TEMPLATE_TEST_CASE("dispatch, combine and their adjoints agree with the referenc
   const DeviceCopies device(copies, s);
   const auto x = rounded<T>(random_values("x", s.tokens * s.hidden));
   const auto dy = rounded<T>(random_values("dy", s.tokens * s.hidden));
-  const auto gate = rounded<T>(random_values("gate", s.tokens * s.k));
+  const auto gate = rounded<Real<T>>(random_values("gate", s.tokens * s.k));
   // The experts' outputs; those of padding rows are used nowhere.
   const auto outputs = rounded<T>(random_values("outputs", copies.rows * s.hidden));
   const auto device_outputs = to_device<T>(outputs, copies.rows, s.hidden);
-  const auto device_gate = to_device<T>(gate, s.tokens, s.k);
+  const auto device_gate = to_device<Real<T>>(gate, s.tokens, s.k);
 
   const auto rows = filled_matrix<T>(copies.rows, s.hidden);
   dispatch<T>(to_device<T>(x, s.tokens, s.hidden), device.choice, device.position,
@@ -92,15 +92,15 @@ TEMPLATE_TEST_CASE("dispatch, combine and their adjoints agree with the referenc
   const auto device_y = to_device<T>(x, s.tokens, s.hidden);
   combine<T>(device_outputs, device.choice, device.position, device.segment_begin, device_gate,
              device_y);
-  CHECK(relative_difference_of(device_y, y) < tolerance<T>());
+  CHECK(deviation_of(device_y, y) < tolerance<T>());
 
   const auto expected = reference::combine_backward(dy, outputs, s.hidden, copies, gate);
   const auto device_dy = to_device<T>(dy, s.tokens, s.hidden);
-  const auto drows = filled_matrix<T>(copies.rows, s.hidden),
-             dgate = filled_matrix<T>(s.tokens, s.k);
+  const auto drows = filled_matrix<T>(copies.rows, s.hidden);
+  const auto dgate = filled_matrix<Real<T>>(s.tokens, s.k);
   combine_backward<T>(device_dy, device_outputs, device.choice, device.position,
                       device.segment_begin, device.count, device_gate, drows, dgate);
-  CHECK(relative_difference_of(drows, expected.drows) < tolerance<T>());
+  CHECK(deviation_of(drows, expected.drows) < tolerance<T>());
   CHECK(relative_difference_of(dgate, expected.dgate) < tolerance<T>());
 
   auto dx = x;
@@ -108,10 +108,10 @@ TEMPLATE_TEST_CASE("dispatch, combine and their adjoints agree with the referenc
   const auto device_dx = to_device<T>(x, s.tokens, s.hidden);
   dispatch_backward<T>(device_outputs, device.choice, device.position, device.segment_begin,
                        device_dx);
-  CHECK(relative_difference_of(device_dx, dx) < tolerance<T>());
+  CHECK(deviation_of(device_dx, dx) < tolerance<T>());
 
   // In place.
-  const auto again = filled_matrix<T>(s.tokens, s.k);
+  const auto again = filled_matrix<Real<T>>(s.tokens, s.k);
   combine_backward<T>(device_dy, device_outputs, device.choice, device.position,
                       device.segment_begin, device.count, device_gate, device_outputs, again);
   CHECK(same_bits(to_host(device_outputs), to_host(drows)));

@@ -7,24 +7,26 @@ using namespace hearth;
 using namespace hearth::kernels;
 using namespace hearth::testing;
 
-TEMPLATE_TEST_CASE("rotary embedding and its adjoint agree with the reference", "", float, double) {
+TEMPLATE_TEST_CASE("rotary embedding and its adjoint agree with the reference", "", bfloat16, float,
+                   double) {
   using T = TestType;
   const Index rows = GENERATE(0, 1, 19), heads = GENERATE(1, 3), head_dim = GENERATE(2, 6, 64, 70);
   CAPTURE(rows, heads, head_dim);
   const Index width = heads * head_dim;
   const auto values = rounded<T>(random_values("x", rows * width));
   const auto position = random_integers("position", rows, 50);
-  const RotaryTable<T> table(50, head_dim, 10000);
+  const RotaryTable<Real<T>> table(50, head_dim, 10000);
   const auto x = to_device<T>(values, rows, width);
   const auto positions = to_device<int>(position);
   rotate<T>(x, head_dim, positions, table);
-  CHECK(relative_difference_of(x, reference::rotate(values, width, head_dim, position, 10000.0)) <
+  CHECK(deviation_of(x, reference::rotate(values, width, head_dim, position, 10000.0)) <
         tolerance<T>());
+  const auto rotated = to_host(x);
+  const std::vector<double> back(rotated.begin(), rotated.end());
   rotate_backward<T>(x, head_dim, positions, table);
-  CHECK(relative_difference_of(x, values) < tolerance<T>());
-  rotate_backward<T>(x, head_dim, positions, table);
-  CHECK(relative_difference_of(x, reference::rotate_backward(values, width, head_dim, position,
-                                                             10000.0)) < tolerance<T>());
+  CHECK(deviation_of(x, reference::rotate_backward(back, width, head_dim, position, 10000.0)) <
+        tolerance<T>());
+  if (std::is_same_v<T, Real<T>>) CHECK(relative_difference_of(x, values) < tolerance<T>());
 }
 
 TEST_CASE("rotary: the reference's adjoint is its derivative") {

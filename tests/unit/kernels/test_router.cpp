@@ -102,6 +102,20 @@ TEST_CASE("router: the reference's adjoint is its derivative") {
   CHECK(relative_difference(dlogits, derivative) < 1e-13);
 }
 
+TEST_CASE("router: the entropy of near-certain, even and impossible choices") {
+  const Shape s{3, 100, 2};
+  std::vector<double> logits(s.tokens * s.experts, 0.0);
+  logits[7] = 9;                                                      // p = 1 - 0.012
+  for (Index e = 40; e < 100; ++e) logits[2 * s.experts + e] = -1e4;  // p = 0
+  const double rare = 1 / (99 + std::exp(9.0));
+  const double expected = -99 * rare * std::log(rare) - (1 - 99 * rare) * std::log1p(-99 * rare) +
+                          std::log(100.0) + std::log(40.0);
+  const Routing<float> single(logits, s);
+  CHECK(to_host(sums_of(single, s).entropy)[0] == Approx(expected).epsilon(1e-6));
+  const Routing<double> oracle(logits, s);
+  CHECK(to_host(sums_of(oracle, s).entropy)[0] == Approx(expected).epsilon(1e-13));
+}
+
 TEST_CASE("router: ties go to the lower expert") {
   const Shape s{3, 40, 4};
   std::vector<double> logits(s.tokens * s.experts, 0.25);  // all equal

@@ -56,3 +56,21 @@ TEST_CASE("the exponential at its ends") {
     CHECK(std::abs(static_cast<double>(exponential(x)) - exact) <= 1.5 * unit + 2e-7 * exact);
   }
 }
+
+TEST_CASE("the logarithm is good to two units in the last place") {
+  double worst = 0;
+  for (double x = -104; x < 88.7; x += 0.000713) {
+    const float argument = static_cast<float>(std::exp(x));
+    if (argument == 0.0f || argument == 1.0f) continue;
+    const double exact = std::log(static_cast<double>(argument));
+    const float size = std::abs(static_cast<float>(exact));
+    const double unit = std::nextafter(size, std::numeric_limits<float>::infinity()) - size;
+    worst = std::max(worst, std::abs(static_cast<double>(logarithm(argument)) - exact) / unit);
+  }
+  CAPTURE(worst);
+  CHECK(worst < 1.5);
+  CHECK(logarithm(1.0f) == 0.0f);
+  CHECK(logarithm(std::numeric_limits<float>::max()) == Approx(88.722839f));
+  CHECK(0.0f * logarithm(0.0f) == 0.0f);
+  CHECK(0.0 * logarithm(0.0) == 0.0);
+}
