@@ -13,11 +13,11 @@ namespace hearth::kernels {
 enum class Operation { nt, nn, tn };
 
 // c (m, n) = or += op(a) (m, k) · op(b) (k, n), row-major; ld: elements from one row to the next.
-template <class T>
+template <class T, class C>
 struct Problem {
   const T* a;
   const T* b;
-  T* c;
+  C* c;
   Index m, n, k;
   Index lda, ldb, ldc;
 };
@@ -30,8 +30,8 @@ struct Matmul::Vendor {
   Vendor& operator=(const Vendor&) = delete;
 
   // m, n and k of every problem are at least 1.
-  template <class T>
-  void run(const std::vector<Problem<T>>& problems, Operation operation, Output output);
+  template <class T, class C>
+  void run(const std::vector<Problem<T, C>>& problems, Operation operation, Output output);
 
   struct Library;
   std::unique_ptr<Library> library;

@@ -35,9 +35,9 @@ Matrix<T> matrix(const MatrixStack<T>& stack, const Segment& segment) {
   return {stack.data + segment.matrix * stack.stride, stack.rows, stack.columns};
 }
 
-template <class T>
-Problem<T> problem(Operation operation, const Matrix<const T>& a, const Matrix<const T>& b,
-                   const Matrix<T>& c) {
+template <class T, class C>
+Problem<T, C> problem(Operation operation, const Matrix<const T>& a, const Matrix<const T>& b,
+                      const Matrix<C>& c) {
   const bool a_transposed = operation == Operation::tn, b_transposed = operation == Operation::nt;
   const Index m = a_transposed ? a.columns : a.rows, k = a_transposed ? a.rows : a.columns;
   const Index n = b_transposed ? b.rows : b.columns, b_k = b_transposed ? b.columns : b.rows;
@@ -49,16 +49,16 @@ Problem<T> problem(Operation operation, const Matrix<const T>& a, const Matrix<c
 }
 
 // The vendors need not know of empty problems: a sum over nothing is zero.
-template <class T, class Vendor>
-void run(Vendor& vendor, Operation operation, const std::vector<Problem<T>>& problems,
+template <class T, class C, class Vendor>
+void run(Vendor& vendor, Operation operation, const std::vector<Problem<T, C>>& problems,
          Output output) {
-  std::vector<Problem<T>> full, zero;
-  for (const Problem<T>& p : problems) {
+  std::vector<Problem<T, C>> full, zero;
+  for (const Problem<T, C>& p : problems) {
     if (p.m == 0 || p.n == 0) continue;
     (p.k > 0 ? full : zero).push_back(p);
   }
   if (!full.empty()) vendor.run(full, operation, output);
-  if (!zero.empty() && output == Output::assign) run_portable(zero, operation, output);
+  if (!zero.empty() && output == Output::assign) run_portable<T, C>(zero, operation, output);
 }
 
 }  // namespace
@@ -66,41 +66,41 @@ void run(Vendor& vendor, Operation operation, const std::vector<Problem<T>>& pro
 Matmul::Matmul() : vendor_(std::make_unique<Vendor>()) {}
 Matmul::~Matmul() = default;
 
-template <class T>
-void Matmul::multiply_nt(const Array2<const T>& a, const Array2<const T>& b, const Array2<T>& c,
+template <class T, class C>
+void Matmul::multiply_nt(const Array2<const T>& a, const Array2<const T>& b, const Array2<C>& c,
                          Output output) {
-  run<T>(*vendor_, Operation::nt, {problem(Operation::nt, matrix(a), matrix(b), matrix(c))},
-         output);
+  run<T, C>(*vendor_, Operation::nt, {problem(Operation::nt, matrix(a), matrix(b), matrix(c))},
+            output);
+}
+
+template <class T, class C>
+void Matmul::multiply_nn(const Array2<const T>& a, const Array2<const T>& b, const Array2<C>& c,
+                         Output output) {
+  run<T, C>(*vendor_, Operation::nn, {problem(Operation::nn, matrix(a), matrix(b), matrix(c))},
+            output);
 }
 
 template <class T>
-void Matmul::multiply_nn(const Array2<const T>& a, const Array2<const T>& b, const Array2<T>& c,
-                         Output output) {
-  run<T>(*vendor_, Operation::nn, {problem(Operation::nn, matrix(a), matrix(b), matrix(c))},
-         output);
+void Matmul::multiply_tn(const Array2<const T>& a, const Array2<const T>& b,
+                         const Array2<Real<T>>& c, Output output) {
+  run<T, Real<T>>(*vendor_, Operation::tn,
+                  {problem(Operation::tn, matrix(a), matrix(b), matrix(c))}, output);
 }
 
-template <class T>
-void Matmul::multiply_tn(const Array2<const T>& a, const Array2<const T>& b, const Array2<T>& c,
-                         Output output) {
-  run<T>(*vendor_, Operation::tn, {problem(Operation::tn, matrix(a), matrix(b), matrix(c))},
-         output);
-}
-
-template <class T>
-void Matmul::grouped_nt(const Array2<const T>& a, const MatrixStack<const T>& b, const Array2<T>& c,
+template <class T, class C>
+void Matmul::grouped_nt(const Array2<const T>& a, const MatrixStack<const T>& b, const Array2<C>& c,
                         const std::vector<Segment>& segments, Output output) {
-  std::vector<Problem<T>> problems;
+  std::vector<Problem<T, C>> problems;
   for (const Segment& s : segments) {
     problems.push_back(problem(Operation::nt, matrix(a, s), matrix(b, s), matrix(c, s)));
   }
   run(*vendor_, Operation::nt, problems, output);
 }
 
-template <class T>
-void Matmul::grouped_nn(const Array2<const T>& a, const MatrixStack<const T>& b, const Array2<T>& c,
+template <class T, class C>
+void Matmul::grouped_nn(const Array2<const T>& a, const MatrixStack<const T>& b, const Array2<C>& c,
                         const std::vector<Segment>& segments, Output output) {
-  std::vector<Problem<T>> problems;
+  std::vector<Problem<T, C>> problems;
   for (const Segment& s : segments) {
     problems.push_back(problem(Operation::nn, matrix(a, s), matrix(b, s), matrix(c, s)));
   }
@@ -108,30 +108,40 @@ void Matmul::grouped_nn(const Array2<const T>& a, const MatrixStack<const T>& b,
 }
 
 template <class T>
-void Matmul::grouped_tn(const Array2<const T>& a, const Array2<const T>& b, const MatrixStack<T>& c,
-                        const std::vector<Segment>& segments, Output output) {
-  std::vector<Problem<T>> problems;
+void Matmul::grouped_tn(const Array2<const T>& a, const Array2<const T>& b,
+                        const MatrixStack<Real<T>>& c, const std::vector<Segment>& segments,
+                        Output output) {
+  std::vector<Problem<T, Real<T>>> problems;
   for (const Segment& s : segments) {
     problems.push_back(problem(Operation::tn, matrix(a, s), matrix(b, s), matrix(c, s)));
   }
   run(*vendor_, Operation::tn, problems, output);
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                 \
-  template void Matmul::multiply_nt<T>(const Array2<const T>&, const Array2<const T>&,        \
-                                       const Array2<T>&, Output);                             \
-  template void Matmul::multiply_nn<T>(const Array2<const T>&, const Array2<const T>&,        \
-                                       const Array2<T>&, Output);                             \
-  template void Matmul::multiply_tn<T>(const Array2<const T>&, const Array2<const T>&,        \
-                                       const Array2<T>&, Output);                             \
-  template void Matmul::grouped_nt<T>(const Array2<const T>&, const MatrixStack<const T>&,    \
-                                      const Array2<T>&, const std::vector<Segment>&, Output); \
-  template void Matmul::grouped_nn<T>(const Array2<const T>&, const MatrixStack<const T>&,    \
-                                      const Array2<T>&, const std::vector<Segment>&, Output); \
-  template void Matmul::grouped_tn<T>(const Array2<const T>&, const Array2<const T>&,         \
-                                      const MatrixStack<T>&, const std::vector<Segment>&, Output)
+#define HEARTH_INSTANTIATE(T, C)                                                                 \
+  template void Matmul::multiply_nt<T, C>(const Array2<const T>&, const Array2<const T>&,        \
+                                          const Array2<C>&, Output);                             \
+  template void Matmul::multiply_nn<T, C>(const Array2<const T>&, const Array2<const T>&,        \
+                                          const Array2<C>&, Output);                             \
+  template void Matmul::grouped_nt<T, C>(const Array2<const T>&, const MatrixStack<const T>&,    \
+                                         const Array2<C>&, const std::vector<Segment>&, Output); \
+  template void Matmul::grouped_nn<T, C>(const Array2<const T>&, const MatrixStack<const T>&,    \
+                                         const Array2<C>&, const std::vector<Segment>&, Output)
+HEARTH_INSTANTIATE(float, float);
+HEARTH_INSTANTIATE(double, double);
+HEARTH_INSTANTIATE(bfloat16, bfloat16);
+HEARTH_INSTANTIATE(bfloat16, float);
+#undef HEARTH_INSTANTIATE
+
+#define HEARTH_INSTANTIATE(T)                                                                   \
+  template void Matmul::multiply_tn<T>(const Array2<const T>&, const Array2<const T>&,          \
+                                       const Array2<Real<T>>&, Output);                         \
+  template void Matmul::grouped_tn<T>(const Array2<const T>&, const Array2<const T>&,           \
+                                      const MatrixStack<Real<T>>&, const std::vector<Segment>&, \
+                                      Output)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
+HEARTH_INSTANTIATE(bfloat16);
 #undef HEARTH_INSTANTIATE
 
 }  // namespace hearth::kernels

@@ -6,6 +6,10 @@
 //   input gradient   multiply_nn(dy, W, dx)    dx = dy W
 //   weight gradient  multiply_tn(dy, x, dW)    dW = dyᵀ x
 //
+// Types: T is float, double or bfloat16; sums are taken in Real<T>. The output C of nt and nn is T,
+// or float where T is bfloat16; a weight gradient is always Real<T>. A bfloat16 output is rounded
+// once: c = bf16(product) or bf16(c + product).
+//
 // What is promised: the inner dimension is never split between threads, tiles are cut by shape
 // alone, so that a result depends on neither the number of threads nor on other segments.
 #pragma once
@@ -42,29 +46,29 @@ class Matmul {
   Matmul& operator=(const Matmul&) = delete;
 
   // c (m, n) = or += a (m, k) · b (n, k)ᵀ
-  template <class T>
-  void multiply_nt(const Array2<const T>& a, const Array2<const T>& b, const Array2<T>& c,
+  template <class T, class C>
+  void multiply_nt(const Array2<const T>& a, const Array2<const T>& b, const Array2<C>& c,
                    Output output = Output::assign);
   // c (m, n) = or += a (m, k) · b (k, n)
-  template <class T>
-  void multiply_nn(const Array2<const T>& a, const Array2<const T>& b, const Array2<T>& c,
+  template <class T, class C>
+  void multiply_nn(const Array2<const T>& a, const Array2<const T>& b, const Array2<C>& c,
                    Output output = Output::assign);
   // c (m, n) = or += a (k, m)ᵀ · b (k, n)
   template <class T>
-  void multiply_tn(const Array2<const T>& a, const Array2<const T>& b, const Array2<T>& c,
+  void multiply_tn(const Array2<const T>& a, const Array2<const T>& b, const Array2<Real<T>>& c,
                    Output output = Output::assign);
 
   // The same for segments of rows, each with its own matrix of the stack:
   // c[segment] = a[segment] · b[matrix]ᵀ, and so on. Rows outside all segments are left alone.
-  template <class T>
-  void grouped_nt(const Array2<const T>& a, const MatrixStack<const T>& b, const Array2<T>& c,
+  template <class T, class C>
+  void grouped_nt(const Array2<const T>& a, const MatrixStack<const T>& b, const Array2<C>& c,
                   const std::vector<Segment>& segments, Output output = Output::assign);
-  template <class T>
-  void grouped_nn(const Array2<const T>& a, const MatrixStack<const T>& b, const Array2<T>& c,
+  template <class T, class C>
+  void grouped_nn(const Array2<const T>& a, const MatrixStack<const T>& b, const Array2<C>& c,
                   const std::vector<Segment>& segments, Output output = Output::assign);
   // c[matrix] = a[segment]ᵀ · b[segment]; no two segments of one call share a matrix.
   template <class T>
-  void grouped_tn(const Array2<const T>& a, const Array2<const T>& b, const MatrixStack<T>& c,
+  void grouped_tn(const Array2<const T>& a, const Array2<const T>& b, const MatrixStack<Real<T>>& c,
                   const std::vector<Segment>& segments, Output output = Output::assign);
 
  private:

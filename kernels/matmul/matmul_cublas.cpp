@@ -3,7 +3,6 @@
 #include <cublas_v2.h>
 
 #include <Kokkos_Core.hpp>
-#include <type_traits>
 
 #include "base/error.hpp"
 #include "kernels/matmul/backend.hpp"
@@ -13,6 +12,22 @@ namespace hearth::kernels {
 namespace {
 
 constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // cuBLAS' advice for Hopper
+
+template <class T>
+constexpr cudaDataType_t type = CUDA_R_32F;
+template <>
+constexpr cudaDataType_t type<double> = CUDA_R_64F;
+template <>
+constexpr cudaDataType_t type<bfloat16> = CUDA_R_16BF;
+
+// In what products of T are summed. The tensor cores' order of addition is their own for bfloat16;
+// pedantic sums would pass them by.
+template <class T>
+constexpr cublasComputeType_t compute = CUBLAS_COMPUTE_32F_PEDANTIC;
+template <>
+constexpr cublasComputeType_t compute<double> = CUBLAS_COMPUTE_64F_PEDANTIC;
+template <>
+constexpr cublasComputeType_t compute<bfloat16> = CUBLAS_COMPUTE_32F;
 
 void require(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS) {
@@ -32,7 +47,11 @@ struct Matmul::Vendor::Library {
     // Setting the stream takes the workspace away: the stream comes first.
     require(cublasSetStream(handle, Exec().cuda_stream()), "cublasSetStream");
     require(cublasSetWorkspace(handle, workspace.data(), workspace.size()), "cublasSetWorkspace");
-    require(cublasSetMathMode(handle, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
+    // Pedantic single precision is asked for by the compute type, call by call; the mode keeps
+    // bfloat16 products from adding their parts in bfloat16.
+    constexpr auto mode = static_cast<cublasMath_t>(
+        CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
+    require(cublasSetMathMode(handle, mode), "cublasSetMathMode");
     require(cublasSetAtomicsMode(handle, CUBLAS_ATOMICS_NOT_ALLOWED), "cublasSetAtomicsMode");
   }
   ~Library() { cublasDestroy(handle); }
@@ -43,26 +62,27 @@ struct Matmul::Vendor::Library {
 Matmul::Vendor::Vendor() : library(std::make_unique<Library>()) {}
 Matmul::Vendor::~Vendor() = default;
 
-template <class T>
-void Matmul::Vendor::run(const std::vector<Problem<T>>& problems, Operation operation,
+template <class T, class C>
+void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation operation,
                          Output output) {
-  constexpr bool single = std::is_same_v<T, float>;
-  constexpr cudaDataType_t type = single ? CUDA_R_32F : CUDA_R_64F;
-  constexpr cublasComputeType_t compute =
-      single ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_64F_PEDANTIC;
-  const T alpha = 1, beta = output == Output::add ? 1 : 0;
   // cuBLAS is column-major: it sees every array transposed and computes cᵀ = op(b)ᵀ op(a)ᵀ.
   const cublasOperation_t op_a = operation == Operation::tn ? CUBLAS_OP_T : CUBLAS_OP_N;
   const cublasOperation_t op_b = operation == Operation::nt ? CUBLAS_OP_T : CUBLAS_OP_N;
-  for (const Problem<T>& p : problems) {
-    require(
-        cublasGemmEx_64(library->handle, op_b, op_a, p.n, p.m, p.k, &alpha, p.b, type, p.ldb, p.a,
-                        type, p.lda, &beta, p.c, type, p.ldc, compute, CUBLAS_GEMM_DEFAULT),
-        "cublasGemmEx");
+  const Real<T> alpha = 1, beta = output == Output::add ? 1 : 0;
+  for (const Problem<T, C>& p : problems) {
+    require(cublasGemmEx_64(library->handle, op_b, op_a, p.n, p.m, p.k, &alpha, p.b, type<T>, p.ldb,
+                            p.a, type<T>, p.lda, &beta, p.c, type<C>, p.ldc, compute<T>,
+                            CUBLAS_GEMM_DEFAULT),
+            "cublasGemmEx");
   }
 }
 
-template void Matmul::Vendor::run<float>(const std::vector<Problem<float>>&, Operation, Output);
-template void Matmul::Vendor::run<double>(const std::vector<Problem<double>>&, Operation, Output);
+#define HEARTH_INSTANTIATE(T, C) \
+  template void Matmul::Vendor::run<T, C>(const std::vector<Problem<T, C>>&, Operation, Output)
+HEARTH_INSTANTIATE(float, float);
+HEARTH_INSTANTIATE(double, double);
+HEARTH_INSTANTIATE(bfloat16, bfloat16);
+HEARTH_INSTANTIATE(bfloat16, float);
+#undef HEARTH_INSTANTIATE
 
 }  // namespace hearth::kernels

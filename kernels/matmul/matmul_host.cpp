@@ -9,13 +9,18 @@ struct Matmul::Vendor::Library {};
 Matmul::Vendor::Vendor() = default;
 Matmul::Vendor::~Vendor() = default;
 
-template <class T>
-void Matmul::Vendor::run(const std::vector<Problem<T>>& problems, Operation operation,
+template <class T, class C>
+void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation operation,
                          Output output) {
-  run_portable(problems, operation, output);
+  run_portable<T, C>(problems, operation, output);
 }
 
-template void Matmul::Vendor::run<float>(const std::vector<Problem<float>>&, Operation, Output);
-template void Matmul::Vendor::run<double>(const std::vector<Problem<double>>&, Operation, Output);
+#define HEARTH_INSTANTIATE(T, C) \
+  template void Matmul::Vendor::run<T, C>(const std::vector<Problem<T, C>>&, Operation, Output)
+HEARTH_INSTANTIATE(float, float);
+HEARTH_INSTANTIATE(double, double);
+HEARTH_INSTANTIATE(bfloat16, bfloat16);
+HEARTH_INSTANTIATE(bfloat16, float);
+#undef HEARTH_INSTANTIATE
 
 }  // namespace hearth::kernels

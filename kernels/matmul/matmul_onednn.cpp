@@ -33,9 +33,9 @@ class OneThread {
   int threads_;
 };
 
-dnnl_status_t multiply_tile(const TiledProblem<float>& entry, Index tile, Operation operation,
-                            Output output) {
-  const Problem<float>& p = entry.problem;
+dnnl_status_t multiply_tile(const TiledProblem<float, float>& entry, Index tile,
+                            Operation operation, Output output) {
+  const Problem<float, float>& p = entry.problem;
   const Index row = tile / entry.columns.parts, column = tile % entry.columns.parts;
   const Index m0 = entry.rows.begin(row), n0 = entry.columns.begin(column);
   const bool a_transposed = operation == Operation::tn, b_transposed = operation == Operation::nt;
@@ -53,8 +53,8 @@ struct Matmul::Vendor::Library {};
 Matmul::Vendor::Vendor() = default;
 Matmul::Vendor::~Vendor() = default;
 
-template <class T>
-void Matmul::Vendor::run(const std::vector<Problem<T>>& problems, Operation operation,
+template <class T, class C>
+void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation operation,
                          Output output) {
   if constexpr (std::is_same_v<T, float>) {
     Index tiles = 0;
@@ -66,17 +66,22 @@ void Matmul::Vendor::run(const std::vector<Problem<T>>& problems, Operation oper
         Kokkos::RangePolicy<HostExec, Kokkos::Schedule<Kokkos::Dynamic>, Kokkos::IndexType<Index>>;
     Kokkos::parallel_for(
         "matmul_onednn", Policy(0, tiles, Kokkos::ChunkSize(1)), [=](const Index tile) {
-          const TiledProblem<float>& entry = problem_of_tile(list, count, tile);
+          const TiledProblem<float, float>& entry = problem_of_tile(list, count, tile);
           const dnnl_status_t status = multiply_tile(entry, tile - entry.first, operation, output);
           if (status != dnnl_success) Kokkos::atomic_store(&failed(0), static_cast<int>(status));
         });
     if (failed(0) != 0) throw failure("oneDNN: dnnl_sgemm failed with status ", failed(0));
   } else {
-    run_portable(problems, operation, output);
+    run_portable<T, C>(problems, operation, output);
   }
 }
 
-template void Matmul::Vendor::run<float>(const std::vector<Problem<float>>&, Operation, Output);
-template void Matmul::Vendor::run<double>(const std::vector<Problem<double>>&, Operation, Output);
+#define HEARTH_INSTANTIATE(T, C) \
+  template void Matmul::Vendor::run<T, C>(const std::vector<Problem<T, C>>&, Operation, Output)
+HEARTH_INSTANTIATE(float, float);
+HEARTH_INSTANTIATE(double, double);
+HEARTH_INSTANTIATE(bfloat16, bfloat16);
+HEARTH_INSTANTIATE(bfloat16, float);
+#undef HEARTH_INSTANTIATE
 
 }  // namespace hearth::kernels

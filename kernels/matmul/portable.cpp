@@ -1,5 +1,6 @@
 #include "kernels/matmul/portable.hpp"
 
+#include <type_traits>
 #include <utility>
 
 #include "kernels/matmul/tiling.hpp"
@@ -28,19 +29,21 @@ struct Blocking<false> {
 // beyond its end. Elements are `stride` apart along the strip and `depth_stride` along p.
 template <int width, class T, class TeamMember>
 KOKKOS_INLINE_FUNCTION void pack(const TeamMember& team, const T* from, Index stride,
-                                 Index depth_stride, int extent, int depth, T* scratch) {
+                                 Index depth_stride, int extent, int depth, Real<T>* scratch) {
   const int strips = (extent + width - 1) / width;
   Kokkos::parallel_for(Kokkos::TeamThreadRange(team, strips * depth), [&](const int item) {
     const int strip = item / depth, p = item % depth;
     const T* source = from + strip * width * stride + p * depth_stride;
-    T* target = scratch + (strip * depth + p) * width;
+    Real<T>* target = scratch + (strip * depth + p) * width;
     const int valid = extent - strip * width;
     if (valid >= width && stride == 1) {
       for (int i = 0; i < width; ++i) target[i] = source[i];
     } else if (valid >= width) {
       for (int i = 0; i < width; ++i) target[i] = source[i * stride];
     } else {
-      for (int i = 0; i < width; ++i) target[i] = i < valid ? source[i * stride] : T(0);
+      for (int i = 0; i < width; ++i) {
+        target[i] = i < valid ? Real<T>(source[i * stride]) : Real<T>(0);
+      }
     }
   });
 }
@@ -69,11 +72,44 @@ KOKKOS_INLINE_FUNCTION void multiply_block(std::integer_sequence<int, i...>, con
   }
 }
 
+// Where the sums of a tile stand.
+template <class R>
+struct SumTile {
+  R* data;
+  Index stride;  // from one row to the next
+};
+
+// c itself where it has the sums' type, scratch where it is narrower.
+template <class R>
+KOKKOS_INLINE_FUNCTION SumTile<R> sum_tile(R* c, Index ldc, R*, Index) {
+  return {c, ldc};
+}
+template <class R, class C>
+KOKKOS_INLINE_FUNCTION SumTile<R> sum_tile(C*, Index, R* scratch, Index stride) {
+  return {scratch, stride};
+}
+
+// c = or += the sums, rounded once; nothing where they stand in c.
+template <class R, class TeamMember>
+KOKKOS_INLINE_FUNCTION void store(const TeamMember&, const SumTile<R>&, R*, Index, int, int, bool) {
+}
+template <class R, class C, class TeamMember>
+KOKKOS_INLINE_FUNCTION void store(const TeamMember& team, const SumTile<R>& sums, C* c, Index ldc,
+                                  int m, int n, bool assign) {
+  Kokkos::parallel_for(Kokkos::TeamThreadRange(team, m), [&](const int i) {
+    for (int j = 0; j < n; ++j) {
+      const R sum = sums.data[i * sums.stride + j];
+      c[i * ldc + j] = C(assign ? sum : R(c[i * ldc + j]) + sum);
+    }
+  });
+}
+
 }  // namespace
 
-template <class T>
-void run_portable(const std::vector<Problem<T>>& problems, Operation operation, Output output) {
+template <class T, class C>
+void run_portable(const std::vector<Problem<T, C>>& problems, Operation operation, Output output) {
   using Block = Blocking<on_host>;
+  using R = Real<T>;
   constexpr int rows = Block::rows, columns = Block::columns;
 
   Index tiles = 0;
@@ -82,7 +118,7 @@ void run_portable(const std::vector<Problem<T>>& problems, Operation operation, 
   if (tiles == 0) return;
   const Index count = static_cast<Index>(list.size());
   const auto tiled = Kokkos::create_mirror_view_and_copy(
-      Memory(), Kokkos::View<const TiledProblem<T>*, Kokkos::HostSpace>(list.data(), count));
+      Memory(), Kokkos::View<const TiledProblem<T, C>*, Kokkos::HostSpace>(list.data(), count));
 
   // Strides of op(a) along m and k and of op(b) along n and k: one of each pair is 1.
   const bool a_transposed = operation == Operation::tn, b_transposed = operation == Operation::nt;
@@ -91,13 +127,18 @@ void run_portable(const std::vector<Problem<T>>& problems, Operation operation, 
   using Policy = Kokkos::TeamPolicy<Exec, Kokkos::Schedule<Kokkos::Dynamic>>;
   const std::size_t a_elements = std::size_t{Block::depth} * Block::tile_rows;
   const std::size_t b_elements = std::size_t{Block::depth} * Block::tile_columns;
-  auto policy = Policy(static_cast<int>(tiles), Kokkos::AUTO)
-                    .set_scratch_size(Block::scratch_level,
-                                      Kokkos::PerTeam((a_elements + b_elements) * sizeof(T) + 128));
+  // Where c is narrower than its sums, these stand in scratch until they are complete.
+  constexpr bool narrow = !std::is_same_v<C, R>;
+  const std::size_t sum_elements = narrow ? std::size_t{Block::tile_rows} * Block::tile_columns : 0;
+  auto policy =
+      Policy(static_cast<int>(tiles), Kokkos::AUTO)
+          .set_scratch_size(
+              Block::scratch_level,
+              Kokkos::PerTeam((a_elements + b_elements + sum_elements) * sizeof(R) + 192));
   Kokkos::parallel_for(
       "matmul_portable", policy, KOKKOS_LAMBDA(const typename Policy::member_type& team) {
-        const TiledProblem<T>& entry = problem_of_tile(tiled.data(), count, team.league_rank());
-        const Problem<T>& problem = entry.problem;
+        const TiledProblem<T, C>& entry = problem_of_tile(tiled.data(), count, team.league_rank());
+        const Problem<T, C>& problem = entry.problem;
         const Index tile = team.league_rank() - entry.first;
         const Index tile_row = tile / entry.columns.parts, tile_column = tile % entry.columns.parts;
         const Index m0 = entry.rows.begin(tile_row), n0 = entry.columns.begin(tile_column);
@@ -111,8 +152,11 @@ void run_portable(const std::vector<Problem<T>>& problems, Operation operation, 
 
         constexpr int level = Block::scratch_level;  // a local copy exists on the device
         auto scratch = team.team_scratch(level);
-        T* a = static_cast<T*>(scratch.get_shmem_aligned(a_elements * sizeof(T), 64));
-        T* b = static_cast<T*>(scratch.get_shmem_aligned(b_elements * sizeof(T), 64));
+        R* a = static_cast<R*>(scratch.get_shmem_aligned(a_elements * sizeof(R), 64));
+        R* b = static_cast<R*>(scratch.get_shmem_aligned(b_elements * sizeof(R), 64));
+        R* sums = static_cast<R*>(scratch.get_shmem_aligned(sum_elements * sizeof(R), 64));
+        C* c = problem.c + m0 * problem.ldc + n0;
+        const SumTile<R> target = sum_tile(c, problem.ldc, sums, Block::tile_columns);
 
         Index p0 = 0;
         do {  // once even where k = 0
@@ -123,22 +167,28 @@ void run_portable(const std::vector<Problem<T>>& problems, Operation operation, 
           pack<columns>(team, problem.b + n0 * b_stride + p0 * b_depth_stride, b_stride,
                         b_depth_stride, n, depth, b);
           team.team_barrier();
-          const bool assign = assign_first && p0 == 0;
+          const bool assign = p0 == 0 && (narrow || assign_first);
           Kokkos::parallel_for(
               Kokkos::TeamThreadRange(team, row_blocks * column_blocks), [&](const int block) {
                 const int i = block % row_blocks, j = block / row_blocks;
-                T* c = problem.c + (m0 + i * rows) * problem.ldc + n0 + j * columns;
                 multiply_block<columns>(std::make_integer_sequence<int, rows>(),
-                                        a + i * rows * depth, b + j * columns * depth, depth, c,
-                                        problem.ldc, m - i * rows, n - j * columns, assign);
+                                        a + i * rows * depth, b + j * columns * depth, depth,
+                                        target.data + i * rows * target.stride + j * columns,
+                                        target.stride, m - i * rows, n - j * columns, assign);
               });
           team.team_barrier();
           p0 += Block::depth;
         } while (p0 < problem.k);
+        store(team, target, c, problem.ldc, m, n, assign_first);
       });
 }
 
-template void run_portable<float>(const std::vector<Problem<float>>&, Operation, Output);
-template void run_portable<double>(const std::vector<Problem<double>>&, Operation, Output);
+#define HEARTH_INSTANTIATE(T, C) \
+  template void run_portable<T, C>(const std::vector<Problem<T, C>>&, Operation, Output)
+HEARTH_INSTANTIATE(float, float);
+HEARTH_INSTANTIATE(double, double);
+HEARTH_INSTANTIATE(bfloat16, bfloat16);
+HEARTH_INSTANTIATE(bfloat16, float);
+#undef HEARTH_INSTANTIATE
 
 }  // namespace hearth::kernels

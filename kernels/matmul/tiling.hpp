@@ -30,17 +30,17 @@ struct Cut {
 };
 
 // A problem and the numbers [first, first + rows.parts · columns.parts) of its tiles.
-template <class T>
+template <class T, class C>
 struct TiledProblem {
-  Problem<T> problem;
+  Problem<T, C> problem;
   Cut rows, columns;
   Index first;
 };
 
 // The problem whose tile has this number; `count` problems stand in the order of their tiles.
-template <class T>
-KOKKOS_INLINE_FUNCTION const TiledProblem<T>& problem_of_tile(const TiledProblem<T>* problems,
-                                                              Index count, Index tile) {
+template <class T, class C>
+KOKKOS_INLINE_FUNCTION const TiledProblem<T, C>& problem_of_tile(const TiledProblem<T, C>* problems,
+                                                                 Index count, Index tile) {
   Index low = 0, high = count;  // problems[low].first <= tile < problems[high].first
   while (high - low > 1) {
     const Index middle = (low + high) / 2;
@@ -55,13 +55,13 @@ struct TileShape {
 };
 
 // The problems in order, with their tiles numbered; `tiles` is set to the number of all tiles.
-template <class T>
-std::vector<TiledProblem<T>> cut_into_tiles(const std::vector<Problem<T>>& problems,
-                                            const TileShape& shape, Index& tiles) {
-  std::vector<TiledProblem<T>> tiled;
+template <class T, class C>
+std::vector<TiledProblem<T, C>> cut_into_tiles(const std::vector<Problem<T, C>>& problems,
+                                               const TileShape& shape, Index& tiles) {
+  std::vector<TiledProblem<T, C>> tiled;
   tiled.reserve(problems.size());
   tiles = 0;
-  for (const Problem<T>& p : problems) {
+  for (const Problem<T, C>& p : problems) {
     const Cut rows(p.m, shape.rows, shape.rows_multiple);
     const Cut columns(p.n, shape.columns, shape.columns_multiple);
     tiled.push_back({p, rows, columns, tiles});

@@ -79,16 +79,16 @@ TEMPLATE_TEST_CASE("products agree with the reference", "", float, double) {
   CHECK(relative_difference_of(c, expected) < tolerance<T>());
 
   const auto portable = fresh();
-  const kernels::Problem<T> problem{device_a.data(),
-                                    device_b.data(),
-                                    portable.data(),
-                                    s.m,
-                                    s.n,
-                                    s.k,
-                                    static_cast<Index>(device_a.extent(1)),
-                                    static_cast<Index>(device_b.extent(1)),
-                                    s.n};
-  run_portable<T>({problem}, operation, output);
+  const kernels::Problem<T, T> problem{device_a.data(),
+                                       device_b.data(),
+                                       portable.data(),
+                                       s.m,
+                                       s.n,
+                                       s.k,
+                                       static_cast<Index>(device_a.extent(1)),
+                                       static_cast<Index>(device_b.extent(1)),
+                                       s.n};
+  run_portable<T, T>({problem}, operation, output);
   Kokkos::fence();
   CHECK(relative_difference_of(portable, expected) < tolerance<T>());
 }
