@@ -58,7 +58,7 @@ void run(Vendor& vendor, Operation operation, const std::vector<Problem<T, C>>& 
     (p.k > 0 ? full : zero).push_back(p);
   }
   if (!full.empty()) vendor.run(full, operation, output);
-  if (!zero.empty() && output == Output::assign) run_portable(zero, operation, output);
+  if (!zero.empty() && output == Output::assign) run_portable<T, C>(zero, operation, output);
 }
 
 }  // namespace

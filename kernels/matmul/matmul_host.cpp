@@ -12,7 +12,7 @@ Matmul::Vendor::~Vendor() = default;
 template <class T, class C>
 void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation operation,
                          Output output) {
-  run_portable(problems, operation, output);
+  run_portable<T, C>(problems, operation, output);
 }
 
 #define HEARTH_INSTANTIATE(T, C) \

@@ -72,7 +72,7 @@ void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation o
         });
     if (failed(0) != 0) throw failure("oneDNN: dnnl_sgemm failed with status ", failed(0));
   } else {
-    run_portable(problems, operation, output);
+    run_portable<T, C>(problems, operation, output);
   }
 }
 
