@@ -149,7 +149,7 @@ OVERRIDES = [
     ("--model.heads=5", "model.hidden = 24", "model.heads = 5", "not a multiple"),
     ("--model.kv_heads=3", "model.kv_heads = 3", "does not divide model.heads = 4"),
     ("--model.head_dim=258", "258", "more than 256"),
-    ("--model.compute_type=fp8", "model.compute_type = fp8", "one of fp32, fp64"),
+    ("--model.compute_type=fp8", "model.compute_type = fp8", "one of fp32, bf16, fp64"),
     ("--batch.cell_sequences=10", "batch.cell_sequences = 10", "batch.global_batch = 9"),
     ("--data.sources=even", "data.sources", "'even'", "right is name:prefix"),
     ("--data.sources=even:here:much", "data.sources", "'much'", "not a number above 0"),

@@ -47,10 +47,22 @@ def test_any_layout(launch: Launch, tiny: TinyRun) -> None:
         assert_same_run(tiny.folder / "reference", tiny.folder / name)
 
 
-def test_restart_on_another_layout(launch: Launch, tiny: TinyRun) -> None:
-    expected = train(launch, tiny, "reference", (1, 1, 1))
-    train(launch, tiny, "restarted", (2, 2, 1), "--run.stop_step=3")
-    assert train(launch, tiny, "restarted", (3, 3, 1)) == expected
+def test_any_layout_in_bfloat16(launch: Launch, tiny: TinyRun) -> None:
+    bf16 = "--model.compute_type=bf16"
+    expected = train(launch, tiny, "reference", (1, 1, 1), bf16)
+    assert expected != train(launch, tiny, "wide", (1, 1, 1))
+    for layout in [(1, 1, 2), (2, 1, 1), (3, 3, 1), (4, 2, 2)]:
+        name = "-".join(map(str, layout))
+        assert train(launch, tiny, name, layout, bf16) == expected, layout
+        assert_same_run(tiny.folder / "reference", tiny.folder / name)
+
+
+@pytest.mark.parametrize("compute_type", ["fp32", "bf16"])
+def test_restart_on_another_layout(launch: Launch, tiny: TinyRun, compute_type: str) -> None:
+    option = f"--model.compute_type={compute_type}"
+    expected = train(launch, tiny, "reference", (1, 1, 1), option)
+    train(launch, tiny, "restarted", (2, 2, 1), option, "--run.stop_step=3")
+    assert train(launch, tiny, "restarted", (3, 3, 1), option) == expected
     assert_same_run(tiny.folder / "reference", tiny.folder / "restarted")
 
 

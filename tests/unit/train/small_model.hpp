@@ -38,9 +38,11 @@ struct SmallModel {
         transformer(c, parameters, mesh, exchange, matmul, timers),
         sums(c, 1) {
     for (Arena<T>& arena : parameters.arenas()) {
-      const HostArray1<T> weights("weights", arena.layout.elements());
+      const HostArray1<Real<T>> weights("weights", arena.layout.elements());
       initialize(parameters.table(), arena.layout, 1, {0, arena.layout.elements()}, weights);
-      Kokkos::deep_copy(arena.weights, weights);
+      const auto rounded = Kokkos::create_mirror_view(arena.weights);
+      for (std::size_t i = 0; i < weights.size(); ++i) rounded(i) = static_cast<T>(weights(i));
+      Kokkos::deep_copy(arena.weights, rounded);
     }
     const Index length = c.model.sequence_length;
     std::mt19937 random(static_cast<unsigned>(mesh.world.rank()));

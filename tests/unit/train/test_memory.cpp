@@ -57,6 +57,7 @@ TEST_CASE("a cell takes the memory that was predicted for the rows it exchanged"
                     << config.model.vocabulary);
     check_prediction<float>(config, "fp32");
     check_prediction<double>(config, "fp64");
+    check_prediction<bfloat16>(config, "bf16");
   }
 }
 
