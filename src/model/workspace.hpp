@@ -59,7 +59,9 @@ struct Workspace {
     if constexpr (!std::is_same_v<T, Real<T>>) kernels::convert<Real<T>, T>(wide, a);
   }
   static void count_real(Activations& activations, Index rows, Index width) {
-    if constexpr (!std::is_same_v<T, Real<T>>) activations.take<Real<T>>("wide copy", rows, width);
+    if constexpr (!std::is_same_v<T, Real<T>>) {
+      (void)activations.take<Real<T>>("wide copy", rows, width);
+    }
   }
 
  private:
