@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import Launch, TinyRun, assert_same_run
+from conftest import Launch, TinyRun, assert_same_run, contents
 
 # ranks, expert_ranks, threads a rank
 LAYOUTS = [(1, 1, 2), (2, 1, 1), (2, 2, 2), (3, 1, 1), (3, 3, 1), (4, 2, 1), (4, 4, 2), (8, 8, 1)]
