@@ -283,8 +283,9 @@ class Worker {
       const dnnl_status_t status =
           product.run(stream_, a, product.takes_packed() ? packed : b, c, library_);
       if (status != dnnl_success) return status;
-      if (plan.packed)
+      if (plan.packed) {
         packed += aligned(primitives_.find(plan.packing_shape(column, chunk)).bytes());
+      }
     }
     return dnnl_success;
   }

@@ -10,7 +10,7 @@ namespace {
 
 using dnnl::memory;
 
-constexpr std::size_t most_products = 4096;
+constexpr std::size_t most_products = 2048;
 
 constexpr memory::data_type bf16 = memory::data_type::bf16, f32 = memory::data_type::f32;
 
