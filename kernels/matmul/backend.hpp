@@ -24,7 +24,7 @@ struct Problem {
 
 // Defined once for each vendor; the build compiles one of the files matmul_<vendor>.cpp.
 struct Matmul::Vendor {
-  Vendor();
+  explicit Vendor(Bfloat16Products products);
   ~Vendor();
   Vendor(const Vendor&) = delete;
   Vendor& operator=(const Vendor&) = delete;

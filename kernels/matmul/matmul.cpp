@@ -63,7 +63,7 @@ void run(Vendor& vendor, Operation operation, const std::vector<Problem<T, C>>& 
 
 }  // namespace
 
-Matmul::Matmul() : vendor_(std::make_unique<Vendor>()) {}
+Matmul::Matmul(Bfloat16Products products) : vendor_(std::make_unique<Vendor>(products)) {}
 Matmul::~Matmul() = default;
 
 template <class T, class C>

@@ -37,10 +37,15 @@ struct Segment {
   Index matrix;
 };
 
+// How a CPU multiplies numbers of bfloat16: with its instructions for them, where it has any, or
+// with those for float. The difference is one of speed and of a sum's last bits; GPUs and the
+// portable version have one way only.
+enum class Bfloat16Products { fastest, native, widened };
+
 // Holds the vendor library's handles; one per process, made by the caller, passed down.
 class Matmul {
  public:
-  Matmul();
+  explicit Matmul(Bfloat16Products products = Bfloat16Products::fastest);
   ~Matmul();
   Matmul(const Matmul&) = delete;
   Matmul& operator=(const Matmul&) = delete;

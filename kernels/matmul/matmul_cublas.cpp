@@ -59,7 +59,7 @@ struct Matmul::Vendor::Library {
   Library& operator=(const Library&) = delete;
 };
 
-Matmul::Vendor::Vendor() : library(std::make_unique<Library>()) {}
+Matmul::Vendor::Vendor(Bfloat16Products /*products*/) : library(std::make_unique<Library>()) {}
 Matmul::Vendor::~Vendor() = default;
 
 template <class T, class C>

@@ -6,7 +6,7 @@ namespace hearth::kernels {
 
 struct Matmul::Vendor::Library {};
 
-Matmul::Vendor::Vendor() = default;
+Matmul::Vendor::Vendor(Bfloat16Products /*products*/) {}
 Matmul::Vendor::~Vendor() = default;
 
 template <class T, class C>

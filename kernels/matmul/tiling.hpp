@@ -37,10 +37,11 @@ struct TiledProblem {
   Index first;
 };
 
-// The problem whose tile has this number; `count` problems stand in the order of their tiles.
-template <class T, class C>
-KOKKOS_INLINE_FUNCTION const TiledProblem<T, C>& problem_of_tile(const TiledProblem<T, C>* problems,
-                                                                 Index count, Index tile) {
+// The problem that a tile, or another piece of work, belongs to; `count` problems stand in the
+// order of the numbers of their first pieces.
+template <class Numbered>
+KOKKOS_INLINE_FUNCTION const Numbered& problem_of_tile(const Numbered* problems, Index count,
+                                                       Index tile) {
   Index low = 0, high = count;  // problems[low].first <= tile < problems[high].first
   while (high - low > 1) {
     const Index middle = (low + high) / 2;
