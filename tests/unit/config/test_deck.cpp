@@ -62,7 +62,7 @@ TEST_CASE("what is wrong in a deck is named with its line") {
   CHECK(contains(message_of("[model]\nhidden = 0\n"),
                  "some.deck:2: model.hidden = 0; expected at least 1"));
   CHECK(contains(message_of("[model]\nhidden = 8\nhidden = 9\n"), "given twice"));
-  CHECK(contains(message_of("[model]\ncompute_type = fp8\n"), "expected one of fp32, fp64"));
+  CHECK(contains(message_of("[model]\ncompute_type = fp8\n"), "expected one of fp32, bf16, fp64"));
   CHECK(contains(message_of("[moe]\nexperts = 4\ntop_k = 5\n"),
                  "moe.top_k = 5 is more than moe.experts = 4"));
   CHECK(contains(message_of("[model]\nhidden = 65\nheads = 4\n"), "not a multiple of model.heads"));
