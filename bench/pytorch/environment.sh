@@ -6,8 +6,8 @@ needed_gb=9
 if [[ $# -ne 1 || $1 == -* ]]; then
   echo "Usage: environment.sh FOLDER
 Makes a Python virtual environment in FOLDER with requirements.txt ($needed_gb GB free needed).
-PYTHON names the interpreter (default python3). For less space, point pip at PyTorch's CPU wheels:
-PIP_INDEX_URL=https://download.pytorch.org/whl/cpu with PIP_EXTRA_INDEX_URL=https://pypi.org/simple"
+PYTHON names the interpreter (default python3). For less space, let PIP_INDEX_URL name PyTorch's
+index of CPU wheels, and PIP_EXTRA_INDEX_URL the usual one."
   [[ ${1:-} == --help ]] && exit 0
   exit 2
 fi
