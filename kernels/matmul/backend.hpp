@@ -22,6 +22,13 @@ struct Problem {
   Index lda, ldb, ldc;
 };
 
+// WORK(T, C); for the types of operands and results that there are products for.
+#define HEARTH_FOR_PRODUCT_TYPES(WORK) \
+  WORK(float, float);                  \
+  WORK(double, double);                \
+  WORK(bfloat16, bfloat16);            \
+  WORK(bfloat16, float);
+
 // Defined once for each vendor; the build compiles one of the files matmul_<vendor>.cpp.
 struct Matmul::Vendor {
   explicit Vendor(Bfloat16Products products);

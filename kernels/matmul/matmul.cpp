@@ -127,10 +127,7 @@ void Matmul::grouped_tn(const Array2<const T>& a, const Array2<const T>& b,
                                          const Array2<C>&, const std::vector<Segment>&, Output); \
   template void Matmul::grouped_nn<T, C>(const Array2<const T>&, const MatrixStack<const T>&,    \
                                          const Array2<C>&, const std::vector<Segment>&, Output)
-HEARTH_INSTANTIATE(float, float);
-HEARTH_INSTANTIATE(double, double);
-HEARTH_INSTANTIATE(bfloat16, bfloat16);
-HEARTH_INSTANTIATE(bfloat16, float);
+HEARTH_FOR_PRODUCT_TYPES(HEARTH_INSTANTIATE)
 #undef HEARTH_INSTANTIATE
 
 #define HEARTH_INSTANTIATE(T)                                                                   \

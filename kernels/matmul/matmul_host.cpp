@@ -17,10 +17,7 @@ void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation o
 
 #define HEARTH_INSTANTIATE(T, C) \
   template void Matmul::Vendor::run<T, C>(const std::vector<Problem<T, C>>&, Operation, Output)
-HEARTH_INSTANTIATE(float, float);
-HEARTH_INSTANTIATE(double, double);
-HEARTH_INSTANTIATE(bfloat16, bfloat16);
-HEARTH_INSTANTIATE(bfloat16, float);
+HEARTH_FOR_PRODUCT_TYPES(HEARTH_INSTANTIATE)
 #undef HEARTH_INSTANTIATE
 
 }  // namespace hearth::kernels

@@ -185,10 +185,7 @@ void run_portable(const std::vector<Problem<T, C>>& problems, Operation operatio
 
 #define HEARTH_INSTANTIATE(T, C) \
   template void run_portable<T, C>(const std::vector<Problem<T, C>>&, Operation, Output)
-HEARTH_INSTANTIATE(float, float);
-HEARTH_INSTANTIATE(double, double);
-HEARTH_INSTANTIATE(bfloat16, bfloat16);
-HEARTH_INSTANTIATE(bfloat16, float);
+HEARTH_FOR_PRODUCT_TYPES(HEARTH_INSTANTIATE)
 #undef HEARTH_INSTANTIATE
 
 }  // namespace hearth::kernels

@@ -42,8 +42,8 @@ StateBytes state_bytes(const Config& config, const RankGrid& grid) {
 }
 
 // Token statistics that the first rank holds when the last checkpoint's statistics are written, by
-// (MoE layer, token id, expert), int64: the counts, their sum over ranks, a row of the record for
-// every checkpoint, and the record's copy on its way to the file.
+// (MoE layer, token id, expert), int64: the counts, their sum over ranks, and a row of the record
+// for every checkpoint, in memory that grows by doubling.
 double token_count_bytes(const Config& config) {
   if (!config.statistics.token_counts) return 0;
   const double row = 8.0 * static_cast<double>(config.moe_layers() * config.model.vocabulary) *

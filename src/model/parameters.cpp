@@ -81,24 +81,6 @@ void Parameters<T>::clear_gradients() {
 }
 
 template <class T>
-Index Parameters<T>::largest_tensor() const {
-  Index largest = 0;
-  for (const TensorInfo& info : table_) {
-    if (info.owner == Owner::everyone) largest = std::max(largest, info.elements());
-  }
-  return largest;
-}
-
-template <class T>
-Index Parameters<T>::largest_stack() const {
-  Index largest = 0;
-  for (const TensorInfo& info : table_) {
-    if (info.owner == Owner::experts) largest = std::max(largest, padded_slice(info));
-  }
-  return largest * static_cast<Index>(local_experts_.size());
-}
-
-template <class T>
 void initialize(const TensorTable& table, const ArenaLayout& layout, std::uint64_t seed,
                 Range range, const HostArray1<T>& weights) {
   Kokkos::deep_copy(weights, T(0));

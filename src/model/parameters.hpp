@@ -46,11 +46,6 @@ class Parameters {
   [[nodiscard]] Array1<std::int64_t> overflow() const { return overflow_; }
   void clear_gradients();
 
-  // Elements of the largest replicated tensor, and of the largest local stack with its padding:
-  // the sizes of scratch for one tensor's gradient.
-  [[nodiscard]] Index largest_tensor() const;
-  [[nodiscard]] Index largest_stack() const;
-
  private:
   struct Place {
     const TensorInfo* info;

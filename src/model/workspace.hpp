@@ -43,14 +43,14 @@ struct Workspace {
     if constexpr (std::is_same_v<T, Real<T>>) {
       return a;
     } else {
-      return activations.take<Real<T>>("wide copy", a.extent(0), a.extent(1));
+      return take_wide(activations, a.extent(0), a.extent(1));
     }
   }
   Array2<const Real<T>> in_real(const Array2<const T>& a) {
     if constexpr (std::is_same_v<T, Real<T>>) {
       return a;
     } else {
-      const auto wide = activations.take<Real<T>>("wide copy", a.extent(0), a.extent(1));
+      const Array2<Real<T>> wide = take_wide(activations, a.extent(0), a.extent(1));
       kernels::convert<T, Real<T>>(a, wide);
       return wide;
     }
@@ -59,12 +59,14 @@ struct Workspace {
     if constexpr (!std::is_same_v<T, Real<T>>) kernels::convert<Real<T>, T>(wide, a);
   }
   static void count_real(Activations& activations, Index rows, Index width) {
-    if constexpr (!std::is_same_v<T, Real<T>>) {
-      (void)activations.take<Real<T>>("wide copy", rows, width);
-    }
+    if constexpr (!std::is_same_v<T, Real<T>>) take_wide(activations, rows, width);
   }
 
  private:
+  static Array2<Real<T>> take_wide(Activations& activations, Index rows, Index width) {
+    return activations.take<Real<T>>("wide copy", rows, width);  // (rows, width)
+  }
+
   template <class U>
   void add_product(const Array2<const U>& dy, const Array2<const U>& x,
                    const kernels::GradientSum& sum) {
