@@ -152,32 +152,34 @@ void experts_pass(const Config& config, const Measure& measure, const std::vecto
   });
 }
 
+// The head's work for one chunk of rows and one block of the vocabulary.
 template <class T>
 void head_pass(const Config& config, const Measure& measure) {
   const Index rows = head_chunk_rows, hidden = config.model.hidden;
-  const Index vocabulary = config.model.vocabulary;
+  const Index columns = std::min(config.model.vocabulary, head_block_tokens);
   const auto x = random_array<T>("x", rows, hidden);
-  const auto head = random_array<T>("head", vocabulary, hidden, 0.02);
-  const auto logits = uninitialized<Array2<Real<T>>>("logits", rows, vocabulary);
-  Array2<T> dlogits;
-  if constexpr (std::is_same_v<T, Real<T>>) {
-    dlogits = logits;
-  } else {
-    dlogits = uninitialized<Array2<T>>("d logits", rows, vocabulary);
-  }
-  const auto dx = uninitialized<Array2<T>>("dx", rows, hidden);
-  const auto dhead = uninitialized<Array2<Real<T>>>("dhead", vocabulary, hidden);
+  const auto head = random_array<T>("head", columns, hidden, 0.02);
+  const auto logits = uninitialized<Array2<Real<T>>>("logits", rows, columns),
+             dhead = uninitialized<Array2<Real<T>>>("dhead", columns, hidden),
+             dx = uninitialized<Array2<Real<T>>>("dx", rows, hidden);
+  const auto exponential = uninitialized<Array2<T>>("exponential", rows, columns);
   const Array1<int> target("target", rows);
-  const auto loss = uninitialized<Array1<double>>("loss", rows);
-  const double flops = 2.0 * static_cast<double>(rows * hidden * vocabulary);
+  const Array1<double> loss("loss", rows);
+  const SoftmaxSums<Real<T>> sums{
+      uninitialized<Array2<Real<T>>>("largest", rows, 1), Array2<double>("sum", rows, 1),
+      Array1<double>("target logit", rows), Array1<double>("log sum", rows)};
+  const double flops = 2.0 * static_cast<double>(rows * hidden * columns);
   Matmul matmul;
-  measure("head: logits of a chunk", flops, [&] { matmul.multiply_nt<T>(x, head, logits); });
-  measure("cross-entropy of a chunk", 0,
-          [&] { cross_entropy_with_gradient<T>(logits, target, 1e-3, loss, dlogits); });
-  measure("head: input gradient of a chunk", flops,
-          [&] { matmul.multiply_nn<T>(dlogits, head, dx); });
-  measure("head: weight gradient of a chunk", flops,
-          [&] { matmul.multiply_tn<T>(dlogits, x, dhead, Output::add); });
+  measure("head: logits of a block", flops, [&] { matmul.multiply_nt<T>(x, head, logits); });
+  measure("cross-entropy of a block", 0, [&] {
+    softmax_block<T>(logits, target, 0, 0, sums, exponential);
+    cross_entropy(sums, Array1<const int>(target), loss);
+    cross_entropy_gradient<T>(sums, target, 0, 0, 1e-3, exponential);
+  });
+  measure("head: input gradient of a block", flops,
+          [&] { matmul.multiply_nn<T>(exponential, head, dx, Output::add); });
+  measure("head: weight gradient of a block", flops,
+          [&] { matmul.multiply_tn<T>(exponential, x, dhead, Output::add); });
 }
 
 template <class T>

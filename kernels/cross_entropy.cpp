@@ -7,112 +7,110 @@
 
 namespace hearth::kernels {
 
-namespace {
-
-// A team for each row, with team memory for the sums of the row's chunks.
-struct RowTeams {
-  Team policy;
-  int level;
-
-  RowTeams(Index rows, Index vocabulary) : policy(team_policy(rows, 8)) {
-    const int bytes = static_cast<int>(TeamArray<double>::shmem_size(chunks(vocabulary)));
-    level = scratch_level(policy, bytes);
-    policy.set_scratch_size(level, Kokkos::PerTeam(bytes));
-  }
-};
-
-}  // namespace
-
 template <class T>
-void cross_entropy(const Array2<const T>& logits, const Array1<const int>& target,
-                   const Array1<double>& loss) {
-  const Index rows = logits.extent(0), vocabulary = logits.extent(1);
-  assert(target.extent(0) == logits.extent(0) && loss.extent(0) == logits.extent(0));
+void softmax_block(const Array2<const Real<T>>& logits, const Array1<const int>& target,
+                   Index first, Index block, const SoftmaxSums<Real<T>>& sums,
+                   const Array2<T>& exponential) {
+  using R = Real<T>;
+  const Index rows = logits.extent(0), columns = logits.extent(1);
+  const bool keep = exponential.size() > 0;
+  assert(target.extent(0) == logits.extent(0) && sums.largest.extent(0) == logits.extent(0));
+  assert(!keep ||
+         (exponential.extent(0) == logits.extent(0) && exponential.extent(1) == logits.extent(1)));
   if (rows == 0) return;
-  const RowTeams teams(rows, vocabulary);
-  const int level = teams.level;
+  Team policy = team_policy(rows, 8);
+  const int bytes = static_cast<int>(TeamArray<double>::shmem_size(chunks(columns)));
+  const int level = scratch_level(policy, bytes);
+  policy.set_scratch_size(level, Kokkos::PerTeam(bytes));
   Kokkos::parallel_for(
-      "cross_entropy", teams.policy, KOKKOS_LAMBDA(const Member& member) {
+      "softmax_block", policy, KOKKOS_LAMBDA(const Member& member) {
         const Index t = member.league_rank();
-        const T* z = row(logits, t);
-        double value = 0;
-        if (target(t) >= 0) {
-          const TeamArray<double> partial(member.team_scratch(level), chunks(vocabulary));
-          const T largest =
-              team_max<T>(member, partial.data(), vocabulary, [&](const Index i) { return z[i]; });
-          const double sum = team_sum<T>(member, partial.data(), vocabulary, [&](const Index i) {
-            return exponential(z[i] - largest);
+        const R* z = row(logits, t);
+        const TeamArray<double> partial(member.team_scratch(level), chunks(columns));
+        // Finite, so that the difference to a logit of -∞ is that and not NaN.
+        const R largest = Kokkos::max(
+            Kokkos::Experimental::finite_min_v<R>,
+            team_max<R>(member, partial.data(), columns, [&](const Index i) { return z[i]; }));
+        double sum = 0;
+        if (keep) {
+          T* e = row(exponential, t);
+          sum = team_sum<R>(member, partial.data(), columns, [&](const Index i) {
+            const R value = kernels::exponential(z[i] - largest);
+            e[i] = static_cast<T>(value);
+            return value;
           });
-          value =
-              Kokkos::log(sum) + static_cast<double>(largest) - static_cast<double>(z[target(t)]);
+        } else {
+          sum = team_sum<R>(member, partial.data(), columns,
+                            [&](const Index i) { return kernels::exponential(z[i] - largest); });
         }
-        Kokkos::single(Kokkos::PerTeam(member), [&]() { loss(t) = value; });
+        Kokkos::single(Kokkos::PerTeam(member), [&]() {
+          sums.largest(t, block) = largest;
+          sums.sum(t, block) = sum;
+          const Index at = target(t) - first;
+          if (at >= 0 && at < columns) sums.target_logit(t) = z[at];
+        });
+      });
+}
+
+template <class R>
+void cross_entropy(const SoftmaxSums<R>& sums, const Array1<const int>& target,
+                   const Array1<double>& loss) {
+  const Index rows = loss.extent(0), blocks = sums.largest.extent(1);
+  assert(target.extent(0) == loss.extent(0));
+  Kokkos::parallel_for(
+      "cross_entropy", Kokkos::RangePolicy<Exec>(0, rows), KOKKOS_LAMBDA(const Index t) {
+        double largest = sums.largest(t, 0);
+        for (Index b = 1; b < blocks; ++b) {
+          largest = Kokkos::max(largest, static_cast<double>(sums.largest(t, b)));
+        }
+        double sum = 0;
+        for (Index b = 0; b < blocks; ++b) {
+          sum += sums.sum(t, b) * Kokkos::exp(static_cast<double>(sums.largest(t, b)) - largest);
+        }
+        sums.log_sum(t) = Kokkos::log(sum) + largest;
+        loss(t) = target(t) >= 0 ? sums.log_sum(t) - sums.target_logit(t) : 0.0;
       });
 }
 
 template <class T>
-void cross_entropy_with_gradient(const Array2<Real<T>>& logits, const Array1<const int>& target,
-                                 double scale, const Array1<double>& loss,
-                                 const Array2<T>& gradient) {
+void cross_entropy_gradient(const SoftmaxSums<Real<T>>& sums, const Array1<const int>& target,
+                            Index first, Index block, double scale, const Array2<T>& exponential) {
   using R = Real<T>;
-  const Index rows = logits.extent(0), vocabulary = logits.extent(1);
-  assert(target.extent(0) == logits.extent(0) && loss.extent(0) == logits.extent(0));
-  assert(gradient.extent(0) == logits.extent(0) && gradient.extent(1) == logits.extent(1));
-  if (rows == 0) return;
-  const RowTeams teams(rows, vocabulary);
-  const int level = teams.level;
-  Kokkos::parallel_for(
-      "cross_entropy_with_gradient", teams.policy, KOKKOS_LAMBDA(const Member& member) {
-        const Index t = member.league_rank();
-        R* z = row(logits, t);
-        T* dz = row(gradient, t);
-        const Index at = target(t);
-        double value = 0;
-        R factor = 0;
-        if (at >= 0) {
-          const TeamArray<double> partial(member.team_scratch(level), chunks(vocabulary));
-          const double target_logit = z[at];
-          const R largest =
-              team_max<R>(member, partial.data(), vocabulary, [&](const Index i) { return z[i]; });
-          // The exponentials replace the logits: they are needed again.
-          const double sum = team_sum<R>(member, partial.data(), vocabulary, [&](const Index i) {
-            const R e = exponential(z[i] - largest);
-            z[i] = e;
-            return e;
-          });
-          value = Kokkos::log(sum) + static_cast<double>(largest) - target_logit;
-          factor = static_cast<R>(scale / sum);
+  const Index columns = exponential.extent(1);
+  assert(target.extent(0) == exponential.extent(0));
+  for_rows(
+      "cross_entropy_gradient", exponential.extent(0),
+      KOKKOS_LAMBDA(const Member& member, const Index t) {
+        T* e = row(exponential, t);
+        const Index at = target(t) - first;
+        if (target(t) < 0) {
+          for_columns(member, columns, [&](const Index i) { e[i] = T(R(0)); });
+          return;
         }
+        const R factor = static_cast<R>(
+            scale * Kokkos::exp(static_cast<double>(sums.largest(t, block)) - sums.log_sum(t)));
         const R one = static_cast<R>(scale);
-        Kokkos::parallel_for(
-            Kokkos::TeamThreadRange(member, chunks(vocabulary)), [&](const Index chunk) {
-              const Index begin = chunk * chunk_elements;
-              const Index elements = Kokkos::min(Index{chunk_elements}, vocabulary - begin);
-              const R* from = z + begin;
-              T* to = dz + begin;
-              if (at < 0) {
-                for_columns(member, elements, [&](const Index i) { to[i] = T(0); });
-              } else {
-                for_columns(member, elements, [&](const Index i) {
-                  to[i] = static_cast<T>(from[i] * factor - (begin + i == at ? one : R(0)));
-                });
-              }
-            });
-        Kokkos::single(Kokkos::PerTeam(member), [&]() { loss(t) = value; });
+        const R at_target = at >= 0 && at < columns ? e[at] * factor - one : R(0);
+        for_columns(member, columns, [&](const Index i) { e[i] = static_cast<T>(e[i] * factor); });
+        if (at >= 0 && at < columns) {
+          Kokkos::single(Kokkos::PerThread(member), [&]() { e[at] = static_cast<T>(at_target); });
+        }
       });
 }
 
 #define HEARTH_INSTANTIATE(T)                                                                    \
-  template void cross_entropy_with_gradient<T>(const Array2<Real<T>>&, const Array1<const int>&, \
-                                               double, const Array1<double>&, const Array2<T>&);
+  template void softmax_block<T>(const Array2<const Real<T>>&, const Array1<const int>&, Index,  \
+                                 Index, const SoftmaxSums<Real<T>>&, const Array2<T>&);          \
+  template void cross_entropy_gradient<T>(const SoftmaxSums<Real<T>>&, const Array1<const int>&, \
+                                          Index, Index, double, const Array2<T>&);
 HEARTH_INSTANTIATE(bfloat16)
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)
 #undef HEARTH_INSTANTIATE
 
-template void cross_entropy<float>(const Array2<const float>&, const Array1<const int>&,
+template void cross_entropy<float>(const SoftmaxSums<float>&, const Array1<const int>&,
                                    const Array1<double>&);
-template void cross_entropy<double>(const Array2<const double>&, const Array1<const int>&,
+template void cross_entropy<double>(const SoftmaxSums<double>&, const Array1<const int>&,
                                     const Array1<double>&);
 
 }  // namespace hearth::kernels

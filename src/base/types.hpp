@@ -69,6 +69,12 @@ Array2<T> first_rows(const Array2<T>& a, Index rows) {
   return Array2<T>(a.data(), rows, a.extent(1));
 }
 
+// Rows [begin, end).
+template <class T>
+Array2<T> rows_of(const Array2<T>& a, Index begin, Index end) {
+  return Array2<T>(a.data() + begin * static_cast<Index>(a.extent(1)), end - begin, a.extent(1));
+}
+
 // Elements [begin, end) of a one-dimensional array.
 template <class A>
 A run_of(const A& a, Index begin, Index end) {

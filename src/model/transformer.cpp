@@ -3,28 +3,10 @@
 #include <algorithm>
 
 #include "base/error.hpp"
-#include "kernels/cross_entropy.hpp"
 #include "kernels/embedding.hpp"
 #include "kernels/statistics.hpp"
 
 namespace hearth {
-
-namespace {
-
-template <class A>
-A rows_of(const A& a, Index begin, Index end) {
-  return A(a.data() + begin * static_cast<Index>(a.extent(1)), end - begin, a.extent(1));
-}
-
-// work(begin, end) for every chunk of rows.
-template <class Work>
-void for_chunks(Index rows, const Work& work) {
-  for (Index begin = 0; begin < rows; begin += head_chunk_rows) {
-    work(begin, std::min(rows, begin + head_chunk_rows));
-  }
-}
-
-}  // namespace
 
 template <class T>
 Transformer<T>::Transformer(const Config& config, const Parameters<T>& parameters, const Mesh& mesh,
@@ -36,10 +18,9 @@ Transformer<T>::Transformer(const Config& config, const Parameters<T>& parameter
       workspace_{matmul, timers},
       rotary_(model_.sequence_length, model_.head_width(), model_.rotary_base),
       embedding_(parameters.matrix("embedding/weight")),
-      head_(parameters.matrix("head/weight")),
       embedding_gradient_(parameters.gradient("embedding/weight")),
-      head_gradient_(parameters.gradient("head/weight")),
-      final_norm_(parameters, "final_norm/weight", model_.norm_epsilon, workspace_) {
+      final_norm_(parameters, "final_norm/weight", model_.norm_epsilon, workspace_),
+      head_(model_, parameters, workspace_) {
   blocks_.reserve(static_cast<std::size_t>(model_.layers));
   for (Index layer = 0; layer < model_.layers; ++layer) {
     const std::string name = layer_prefix(layer);
@@ -86,32 +67,11 @@ Array1<double> Transformer<T>::take_loss(Activations& activations, Index tokens)
 }
 
 template <class T>
-Array2<Real<T>> Transformer<T>::take_logits(Activations& activations, const ModelConfig& model,
-                                            Index tokens) {
-  // (rows of a chunk, vocabulary)
-  return activations.take<Real<T>>("logits", std::min(tokens, head_chunk_rows), model.vocabulary);
-}
-
-template <class T>
 typename Transformer<T>::Gradients Transformer<T>::take_gradients(Activations& activations,
                                                                   const ModelConfig& model,
                                                                   Index tokens) {
   return {take_loss(activations, tokens), activations.take<T>("d normed", tokens, model.hidden),
           activations.take<T>("d residual stream", tokens, model.hidden)};
-}
-
-template <class T>
-typename Transformer<T>::Head Transformer<T>::take_head(Activations& activations,
-                                                        const ModelConfig& model, Index tokens) {
-  const Array2<Real<T>> logits = take_logits(activations, model, tokens);
-  Array2<T> dlogits;
-  if constexpr (std::is_same_v<T, Real<T>>) {
-    dlogits = logits;
-  } else {
-    dlogits = activations.take<T>("d logits", logits.extent(0), logits.extent(1));
-  }
-  return {logits, dlogits,
-          Workspace<T>::take_weight_gradient(activations, model.vocabulary, model.hidden)};
 }
 
 template <class T>
@@ -196,25 +156,7 @@ void Transformer<T>::train(const DeviceCell& cell, const StepTokens& step, StepS
   const Array1<double> loss = gradients.loss;
   {
     const auto phase = workspace_.timers.phase("head");
-    const Activations::Scope scope(activations);
-    const Head head = take_head(activations, model_, cell.tokens);
-    const double scale = 1.0 / static_cast<double>(step.targets);
-    kernels::Matmul& matmul = workspace_.matmul;
-    for_chunks(cell.tokens, [&](Index begin, Index end) {
-      const Array2<T> x = rows_of(normed, begin, end);
-      const Array2<Real<T>> logits = first_rows(head.logits, end - begin);
-      const Array2<T> dlogits = first_rows(head.dlogits, end - begin);
-      matmul.template multiply_nt<T>(x, head_, logits);
-      kernels::cross_entropy_with_gradient<T>(logits, run_of(cell.target, begin, end), scale,
-                                              run_of(loss, begin, end), dlogits);
-      matmul.template multiply_nn<T>(dlogits, head_, rows_of(dnormed, begin, end));
-      matmul.template multiply_tn<T>(dlogits, x, head.weight,
-                                     begin == 0 ? kernels::Output::assign : kernels::Output::add);
-    });
-    if (cell.tokens > 0) {
-      kernels::add_gradient<Real<T>>(Array1<const Real<T>>(head.weight.data(), head.weight.size()),
-                                     head_gradient_);
-    }
+    head_.train(normed, cell.target, 1.0 / static_cast<double>(step.targets), loss, dnormed);
     kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, loss,
                           sums.loss(sums.values()), sums.tokens(sums.values()));
   }
@@ -230,14 +172,7 @@ template <class T>
 Array1<const double> Transformer<T>::evaluate(const DeviceCell& cell) {
   const Array2<T> normed = forward(cell, {}, Keep::inputs, nullptr, nullptr);
   const Array1<double> loss = take_loss(workspace_.activations, cell.tokens);
-  const Activations::Scope scope(workspace_.activations);
-  const Array2<Real<T>> chunk = take_logits(workspace_.activations, model_, cell.tokens);
-  for_chunks(cell.tokens, [&](Index begin, Index end) {
-    const Array2<Real<T>> logits = first_rows(chunk, end - begin);
-    workspace_.matmul.template multiply_nt<T>(rows_of(normed, begin, end), head_, logits);
-    kernels::cross_entropy<Real<T>>(logits, run_of(cell.target, begin, end),
-                                    run_of(loss, begin, end));
-  });
+  head_.evaluate(normed, cell.target, loss);
   return loss;
 }
 
@@ -292,10 +227,7 @@ void Transformer<T>::count_train(Activations& activations, const Config& config,
   take_stream(activations, model, tokens);
   Norm<T>::count_forward(activations, tokens);
   take_gradients(activations, model, tokens);
-  {
-    const Activations::Scope scope(activations);
-    take_head(activations, model, tokens);
-  }
+  Head<T>::count_train(activations, model, tokens);
   Norm<T>::count_backward(activations, tokens, model.hidden);
   for (Index layer = model.layers - 1; layer >= 0; --layer) {
     const Activations::Scope scope(activations);

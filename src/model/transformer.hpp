@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "model/attention_layer.hpp"
+#include "model/head.hpp"
 #include "model/moe_layer.hpp"
 
 namespace hearth {
@@ -66,19 +67,11 @@ class Transformer {
     Array1<double> loss;         // (tokens)
     Array2<T> normed, residual;  // (tokens, hidden): of the input of the layer at work
   };
-  struct Head {
-    Array2<Real<T>> logits;  // (rows of a chunk, vocabulary)
-    Array2<T> dlogits;       // (rows of a chunk, vocabulary): the logits' place where types agree
-    Array2<Real<T>> weight;  // (vocabulary, hidden): gradient
-  };
   static Array2<T> take_stream(Activations& activations, const ModelConfig& model, Index tokens);
   static Array2<int> take_choice(Activations& activations, const MoeConfig& moe, Index tokens);
   static Stream take_block(Activations& activations, const ModelConfig& model, Index tokens);
   static Array1<double> take_loss(Activations& activations, Index tokens);
-  static Array2<Real<T>> take_logits(Activations& activations, const ModelConfig& model,
-                                     Index tokens);
   static Gradients take_gradients(Activations& activations, const ModelConfig& model, Index tokens);
-  static Head take_head(Activations& activations, const ModelConfig& model, Index tokens);
 
   Array2<T> forward(const DeviceCell& cell, const StepTokens& step, Keep keep, StepSums* sums,
                     IntervalCounts* counts);
@@ -92,13 +85,11 @@ class Transformer {
   Keep keep_;  // in training
   Workspace<T> workspace_;
   kernels::RotaryTable<Real<T>> rotary_;
-  Array2<const T> embedding_, head_;  // (vocabulary, hidden)
-  kernels::GradientSum embedding_gradient_, head_gradient_;
+  Array2<const T> embedding_;  // (vocabulary, hidden)
+  kernels::GradientSum embedding_gradient_;
   std::vector<Block> blocks_;
   Norm<T> final_norm_;
+  Head<T> head_;
 };
-
-// Rows whose logits exist at a time; part of the arithmetic of the head's gradient.
-inline constexpr Index head_chunk_rows = 512;
 
 }  // namespace hearth
