@@ -15,7 +15,7 @@
 #include <cstdint>
 
 #include "base/bfloat16.hpp"
-#include "base/huge_pages.hpp"
+#include "base/pages.hpp"
 
 namespace hearth {
 
@@ -39,23 +39,33 @@ using HostArray1 = Kokkos::View<T*, Kokkos::LayoutRight, Kokkos::HostSpace>;
 template <class T>
 using HostArray2 = Kokkos::View<T**, Kokkos::LayoutRight, Kokkos::HostSpace>;
 
+template <class View>
+inline constexpr bool is_host_array =
+    Kokkos::SpaceAccessibility<Kokkos::HostSpace, typename View::memory_space>::accessible;
+
+template <class View>
+std::size_t bytes_of(const View& array) {
+  return array.size() * sizeof(typename View::value_type);
+}
+
 // An array whose contents the caller is about to write.
 template <class View, class... Extents>
 View uninitialized(const std::string& label, Extents... extents) {
   const View array(Kokkos::view_alloc(label, Kokkos::WithoutInitializing), extents...);
-  if constexpr (Kokkos::SpaceAccessibility<Kokkos::HostSpace,
-                                           typename View::memory_space>::accessible) {
-    advise_huge_pages(array.data(), array.size() * sizeof(typename View::value_type));
-  }
+  if constexpr (is_host_array<View>) advise_huge_pages(array.data(), bytes_of(array));
   return array;
 }
 
-// The same with zeros, for large ones: a View's own constructor has touched the pages before
-// anything can be asked of them.
+// The same with zeros, for large ones: a View's own constructor touches all of them, which takes
+// longer than anything else in a program's start.
 template <class View, class... Extents>
 View zeroed(const std::string& label, Extents... extents) {
   const View array = uninitialized<View>(label, extents...);
-  Kokkos::deep_copy(array, typename View::value_type(0));
+  if constexpr (is_host_array<View>) {
+    clear_pages(array.data(), bytes_of(array));
+  } else {
+    Kokkos::deep_copy(array, typename View::value_type(0));
+  }
   return array;
 }
 

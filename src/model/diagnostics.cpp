@@ -14,7 +14,8 @@ IntervalCounts::IntervalCounts(const Config& config, Index data_sources) {
     pairs.emplace_back("pair counts", experts, experts);
     sources.emplace_back("source counts", data_sources, experts);
     if (config.statistics.token_counts) {
-      tokens.emplace_back("token counts", config.model.vocabulary, experts);
+      tokens.push_back(
+          zeroed<Array2<std::int64_t>>("token counts", config.model.vocabulary, experts));
     }
   }
 }
