@@ -27,8 +27,17 @@ class Network:
     collectives: str = "turns"
 
     @staticmethod
-    def plain(latency_s: float, bytes_per_s: float, collectives: str = "turns") -> Network:
-        return Network(latency_s, bytes_per_s, bytes_per_s, bytes_per_s, collectives)
+    def plain(
+        latency_s: float, bytes_per_s: float, collectives: str = "turns", adding_s: float = 0
+    ) -> Network:
+        """One bandwidth for all; `adding_s`: what a rank takes to add a byte to a sum."""
+        reduce_bytes_per_s = 1 / (1 / bytes_per_s + adding_s)
+        return Network(latency_s, bytes_per_s, reduce_bytes_per_s, bytes_per_s, collectives)
+
+    @property
+    def adding_s(self) -> float:
+        """Seconds by which a byte of a sum takes longer than one that is only passed on."""
+        return max(0.0, 1 / self.reduce_bytes_per_s - 1 / self.gather_bytes_per_s)
 
     def exchange_s(self, sent_bytes: float) -> float:
         """Of the bytes of an all-to-all; its messages' latency is counted apart."""

@@ -27,7 +27,6 @@ from hearth_runs import ROOT, Failure, Run, run_from_json
 from network import Network
 from scaling_model import Layout, Rates, StepTime
 
-EXAMPLE = Network.plain(2e-6, 25e9)
 GIB = 2.0**30
 
 
@@ -109,12 +108,18 @@ def choose_rates(arguments: argparse.Namespace, scaling: Mapping[str, Any], mode
 
 
 def choose_network(arguments: argparse.Namespace, scaling: Mapping[str, Any]) -> Network:
+    collectives = arguments.collectives
+    points = scaling.get("exchange")
     if arguments.measured_network or arguments.check:
-        if not scaling.get("exchange"):
+        if not points:
             raise InputError(f"{arguments.scaling}: no network was measured; leave out --only work")
-        return network.fitted(scaling["exchange"], arguments.collectives)
+        return network.fitted(points, collectives)
+    adding_s = network.fitted(points, "turns").adding_s if points else 0
     return Network.plain(
-        1e-6 * arguments.latency_us, 1e9 * arguments.bandwidth_gb_s, arguments.collectives
+        1e-6 * arguments.latency_us,
+        1e9 * arguments.bandwidth_gb_s,
+        collectives,
+        adding_s / arguments.speedup,
     )
 
 
@@ -166,19 +171,18 @@ def print_prediction(name: str, rows: list[dict[str, Any]]) -> None:
         )
 
 
-def predict_run(
-    run: Run, model: Model, rank: Rates, net: Network, oversubscribed: float
-) -> StepTime:
-    """Of a measured run, with the shares of its experts.
+# What all ranks do at once. In a collective that takes turns along trees most ranks wait, so that
+# those which work find a core.
+AT_ONCE = ("compute", "accumulate", "imbalance", "exchange", "optimizer")
 
-    `oversubscribed`: ranks for each core, 1 or more. Messages between ranks of one machine are
-    copies, so that they are slowed too.
-    """
+
+def predict_run(run: Run, model: Model, rank: Rates, net: Network, ranks_a_core: float) -> StepTime:
+    """Of a measured run, with the shares of its experts."""
     ranks, expert_ranks = run.layout.ranks, run.layout.expert_ranks
     layout = Layout(ranks, expert_ranks, model.global_batch, model.cell_sequences)
     imbalance = model_of_scaling.imbalance_of_shares(run.expert_share, expert_ranks)
     time = model_of_scaling.step_time(model, layout, rank, net, imbalance)
-    return StepTime(**{name: oversubscribed * seconds for name, seconds in time.terms.items()})
+    return replace(time, **{name: ranks_a_core * time.terms[name] for name in AT_ONCE})
 
 
 def check(scaling: Mapping[str, Any], net: Network) -> list[dict[str, Any]]:
@@ -195,10 +199,10 @@ def check(scaling: Mapping[str, Any], net: Network) -> list[dict[str, Any]]:
             continue
         ranks, expert_ranks = run.layout.ranks, run.layout.expert_ranks
         model = rates.model_of(run.settings, deck)
-        oversubscribed = max(1, ranks / scaling["cores"])
+        ranks_a_core = max(1, ranks / scaling["cores"])
         rank = together if ranks > 1 else alone
-        time = predict_run(run, model, rank, net, oversubscribed)
-        undisturbed = predict_run(run, model, alone, net, oversubscribed)
+        time = predict_run(run, model, rank, net, ranks_a_core)
+        undisturbed = predict_run(run, model, alone, net, ranks_a_core)
         rows.append(
             {
                 "settings": run.settings,
@@ -245,8 +249,9 @@ def print_check(rows: list[dict[str, Any]], net: Network, slowdown: float) -> No
             print(f"{who}: mean error {sum(errors) / len(errors):.1%}, most {max(errors):.1%}")
 
 
-def main() -> None:
-    arguments = parse()
+def main(text: list[str] | None = None) -> None:
+    arguments = parse(text)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
     scaling = read_scaling(arguments.scaling)
     net = choose_network(arguments, scaling)
     result: dict[str, Any] = {"network": asdict(net)}

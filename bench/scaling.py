@@ -87,10 +87,10 @@ def batch(cells: int, cell_sequences: int = 1) -> Settings:
 
 
 def axes_of_work(model: Model, length: int) -> list[Axis]:
-    """Four or five points of each size, about a factor of eight or more apart."""
+    """Four or five points of each size, over a factor of eight or more."""
     shorter = {"model.sequence_length": length // 2}
-    base = {**shorter, **batch(1, 2)}
-    sequences = [1, 2, 4, 8]
+    base = {**shorter, **batch(1, 4)}
+    sequences = [1, 2, 4, 8, 16]
     lengths = [length // 2, length, 2 * length, 4 * length]
     axes = [
         Axis(
@@ -109,7 +109,8 @@ def axes_of_work(model: Model, length: int) -> list[Axis]:
     if model.moe_layers > 0:
         experts = [n * model.experts // 8 for n in (1, 2, 4, 8, 16)]
         experts = [n for n in experts if n >= model.top_k]
-        copies = [n for n in (1, 2, 4, 8, 16) if n <= model.experts]
+        # Fewer copies would hide in the padding of segments to 32 rows.
+        copies = [n for n in (2, 4, 8, 16, 32) if n <= model.experts]
         axes += [
             Axis(
                 "experts",
@@ -238,16 +239,15 @@ def grow(measurement: Measurement, axis: Axis) -> dict[str, object]:
 
 
 def print_scaling(title: str, rows: list[dict[str, object]]) -> None:
-    shown = [name for name in PHASES if name != "feed-forward"]
     print(f"\n{title}: seconds a step, efficiency, and the first rank's phases in seconds")
-    heads = "".join(f"{name.split(',')[0]:>12.11s}" for name in shown)
+    heads = "".join(f"{name.split(',')[0]:>12.11s}" for name in PHASES)
     print(f"{'ranks':>5s} {'expert_ranks':>12s} {'cells':>5s} {'s/step':>8s} {'eff.':>6s}{heads}")
     for row in rows:
         phases: Mapping[str, float] = row["phase_s"]  # type: ignore[assignment]
         print(
             f"{row['ranks']:5d} {row['expert_ranks']:12d} {row['cells']:5d} "
             f"{row['median_s']:8.3f} {row['efficiency']:6.0%}"
-            + "".join(f"{phases[name]:12.3f}" for name in shown)
+            + "".join(f"{phases[name]:12.3f}" for name in PHASES)
         )
 
 
@@ -286,7 +286,7 @@ def main() -> None:
     common = {"model.sequence_length": arguments.sequence_length}
     with scratch_folder(arguments.scratch) as scratch:
         most_ranks = max(int(n) for n in arguments.ranks.split(","))
-        cells = max(arguments.cells, arguments.cells_a_rank * most_ranks, 4)
+        cells = max(arguments.cells, arguments.cells_a_rank * most_ranks, 8)
         steps = arguments.warmup + arguments.steps
         tokens = (steps * cells + 1) * arguments.sequence_length + 1
         write_tokens(scratch / "zipf", min(model.vocabulary, 50000), tokens)

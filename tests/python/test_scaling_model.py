@@ -6,23 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from synthetic_runs import RANK, synthetic_run
 
 import rates
 import scaling_model as scaling
 from deck_model import Model, read_deck
-from hearth_runs import Layout as RunLayout
-from hearth_runs import Run
 from network import Network, fitted, levels, over_ranks
-from scaling_model import Layout, Rates
+from scaling_model import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 NET = Network.plain(2e-6, 25e9)
-RANK = Rates(
-    {name: 1e-9 for name in scaling.PIECES if name not in ("rest", "dispatch, combine")},
-    {name: 1e-11 for name in scaling.PIECES},
-    5e-9,
-    1e-9,
-)
 
 
 def deck(name: str, **overrides: int | str) -> Model:
@@ -200,6 +193,13 @@ def test_trees_and_rings() -> None:
     assert over_ranks(8, "ring") == (7, 7 / 8)
 
 
+def test_adding_slows_sums_alone() -> None:
+    net = Network.plain(0, 4e9, "ring", adding_s=0.75e-9)
+    assert net.reduce_scatter_s(8e9, 2) == pytest.approx(4.0)
+    assert net.all_gather_s(8e9, 2) == net.exchange_s(4e9) == pytest.approx(1.0)
+    assert net.adding_s == pytest.approx(0.75e-9)
+
+
 def test_a_network_is_found_again_in_its_times() -> None:
     net = Network(3e-6, 2e9, 1e9, 4e9)
     points = []
@@ -218,27 +218,6 @@ def test_a_network_is_found_again_in_its_times() -> None:
     found = fitted(points)
     for name in ("latency_s", "exchange_bytes_per_s", "reduce_bytes_per_s", "gather_bytes_per_s"):
         assert getattr(found, name) == pytest.approx(getattr(net, name), rel=1e-6)
-
-
-def synthetic_run(model: Model, settings: dict[str, int], ranks: int = 1) -> Run:
-    """What RANK would take for it, phase by phase."""
-    sized = rates.model_of(settings, model)
-    cells = sized.global_batch // sized.cell_sequences
-    tokens = sized.cell_sequences * sized.sequence_length
-    token_s, cell_s = (
-        scaling.token_seconds(sized, RANK),
-        scaling.accumulate_seconds(sized, RANK),
-    )
-    cell = {piece: tokens * token_s[piece] + cell_s[piece] for piece in token_s}
-    phases = {
-        phase: cells * sum(cell[piece] for piece in pieces)
-        for phase, pieces in rates.PIECES_OF_PHASE.items()
-    }
-    phases |= {"wait for counts": 0, "exchange": 0}
-    phases["update"] = 5e-9 * sized.elements
-    phases["rest"] = cells * cell["rest"] + 1e-9 * sized.elements
-    total = sum(phases.values())
-    return Run(RunLayout(ranks), settings, [total], total, phases, 0)
 
 
 def test_rates_are_found_again_in_runs_of_one_rank() -> None:
