@@ -20,4 +20,9 @@ void kernels(const Config& config, const Measure& measure);
 template <class T>
 void moe_layer(const Config& config, const Communicator& world, const Measure& measure);
 
+// The collectives on arrays between all ranks, by size: what a network's latency and bandwidth are
+// fitted to.
+template <class T>
+void exchange(const Config& config, const Communicator& world, int repeat);
+
 }  // namespace hearth::bench

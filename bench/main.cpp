@@ -15,10 +15,11 @@ namespace {
 using namespace hearth;
 
 constexpr const char* usage =
-    "usage: hearth-bench ceiling|kernels|moe-layer DECK [--repeat=N] [--section.key=value ...]\n"
+    "usage: hearth-bench ceiling|kernels|moe-layer|exchange DECK [--repeat=N] [--section.key=value "
+    "...]\n"
     "\n"
     "Sizes and type are the deck's, tokens those of one cell. A line of JSON for each measurement\n"
-    "goes to standard output: median and least wall time of N runs (7).\n";
+    "goes to standard output: median and least wall time of N runs (7). exchange is for mpirun.\n";
 
 int run(int argc, char** argv) {
   if (argc < 3 || std::strcmp(argv[1], "--help") == 0) {
@@ -48,8 +49,11 @@ int run(int argc, char** argv) {
       bench::kernels<T>(config, measure);
     } else if (what == "moe-layer") {
       bench::moe_layer<T>(config, world, measure);
+    } else if (what == "exchange") {
+      bench::exchange<T>(config, world, measure.repeat);
     } else {
-      throw input_error("unknown benchmark '", what, "'; expected ceiling, kernels or moe-layer");
+      throw input_error("unknown benchmark '", what,
+                        "'; expected ceiling, kernels, moe-layer or exchange");
     }
     return 0;
   });

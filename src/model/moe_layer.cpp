@@ -116,7 +116,7 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
     const Activations::Scope scratch(activations);
     const Array2<T> sent = take_sent(activations, route_.sent, hidden);
     kernels::dispatch<T>(x, choice_, routing_.position, segment_begin_, count_, sent);
-    exchange_.template all_to_all<T>(sent, route_.sent_rows, rows_.received, route_.received_rows);
+    exchange(sent, route_.sent_rows, rows_.received, route_.received_rows);
   }
   if (shared_) {
     const auto phase = workspace_.timers.phase("shared expert");
@@ -129,7 +129,7 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
     run_experts(outputs);
   }
   const auto phase = workspace_.timers.phase("combine");
-  exchange_.template all_to_all<T>(outputs, route_.received_rows, rows_.returned, route_.sent_rows);
+  exchange(outputs, route_.received_rows, rows_.returned, route_.sent_rows);
   kernels::combine<T>(rows_.returned, choice_, routing_.position, segment_begin_,
                       routing_.gate_value, y);
 }
@@ -216,6 +216,14 @@ void MoeLayer<T>::plan_exchange(Index tokens) {
     route_.received_rows.push_back(rows);
     route_.received += rows;
   }
+}
+
+// Part of the phase around it; its time includes the wait for slower ranks.
+template <class T>
+void MoeLayer<T>::exchange(const Array2<const T>& from, const std::vector<Index>& from_rows,
+                           const Array2<T>& to, const std::vector<Index>& to_rows) {
+  const auto phase = workspace_.timers.phase("exchange");
+  exchange_.template all_to_all<T>(from, from_rows, to, to_rows);
 }
 
 template <class T>
@@ -310,7 +318,7 @@ void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, co
     // The returned outputs become their gradients.
     kernels::combine_backward<T>(dy, rows_.returned, choice_, routing_.position, segment_begin_,
                                  count_, routing_.gate_value, rows_.returned, dgate);
-    exchange_.template all_to_all<T>(rows_.returned, route_.sent_rows, drows, route_.received_rows);
+    exchange(rows_.returned, route_.sent_rows, drows, route_.received_rows);
   }
   {
     const auto phase = workspace_.timers.phase("experts backward");
@@ -334,7 +342,7 @@ void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, co
   const auto phase = workspace_.timers.phase("dispatch backward");
   // The rows that were sent get the place of those that were returned.
   const Array2<T> dsent = rows_.returned;
-  exchange_.template all_to_all<T>(drows, route_.received_rows, dsent, route_.sent_rows);
+  exchange(drows, route_.received_rows, dsent, route_.sent_rows);
   kernels::dispatch_backward<T>(dsent, choice_, routing_.position, segment_begin_, dx);
 }
 

@@ -88,6 +88,8 @@ class MoeLayer {
   void choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
                       IntervalCounts* counts);
   void plan_exchange(Index tokens);
+  void exchange(const Array2<const T>& from, const std::vector<Index>& from_rows,
+                const Array2<T>& to, const std::vector<Index>& to_rows);
   void run_experts(const Array2<T>& y);
   // `dx` may be `dy`.
   void run_experts_backward(const Array2<const T>& dy, const Array2<T>& dx);

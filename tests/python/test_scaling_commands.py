@@ -1,0 +1,122 @@
+"""bench/scaling.py and bench/predict.py, with a launcher that calculates instead of running."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_runs import synthetic_run
+
+import predict
+import scaling
+import scaling_figures
+from deck_model import InputError, Model, read_deck
+from hearth_runs import Layout, Run
+
+ROOT = Path(__file__).resolve().parents[2]
+DECK = ROOT / "inputs/flame-38m.deck"
+
+# Matplotlib warns of a layout that does not fit.
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+class Calculator:
+    """Stands in for a Launcher: ranks share the work evenly, and there are enough cores."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def run(self, settings: Mapping[str, int], layout: Layout) -> Run:
+        run = synthetic_run(self.model, dict(settings))
+        phases = {name: seconds / layout.ranks for name, seconds in run.phase_s.items()}
+        return replace(run, layout=layout, median_s=sum(phases.values()), phase_s=phases)
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    """What scaling.py writes, without the network, which it measures itself."""
+    model = read_deck(DECK)
+    measurement = scaling.Measurement(
+        Calculator(model),  # type: ignore[arg-type]
+        {"model.sequence_length": 512},
+    )
+    found: dict[str, Any] = {
+        "side_by_side": scaling.side_by_side(measurement, 2),
+        "strong": scaling.strong(measurement, [1, 2], 4),
+        "weak": scaling.weak(measurement, [1, 2], 2),
+        "work": [scaling.grow(measurement, axis) for axis in scaling.axes_of_work(model, 512)],
+        "exchange": [
+            {"name": name, "ranks": 2, "bytes": size, "median_s": 1e-6 + 1e-10 * size}
+            for name in ("all_to_all", "reduce_scatter", "all_gather")
+            for size in (1e3, 1e5, 1e7)
+        ],
+    }
+    head = {"deck": "flame-38m.deck", "compute_type": "fp32", "cores": 2, "model": asdict(model)}
+    return {**head, **found, "runs": [run.as_json() for run in measurement.runs]}
+
+
+def test_runs_are_made_once(measured: dict[str, Any]) -> None:
+    keys = [json.dumps([run["settings"], run["layout"]]) for run in measured["runs"]]
+    assert len(keys) == len(set(keys))
+
+
+def test_even_shares_scale(measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    strong = measured["strong"]
+    assert [(row["ranks"], row["expert_ranks"]) for row in strong] == [(1, 1), (2, 1), (2, 2)]
+    for row in strong:
+        assert row["efficiency"] * row["cores"] == pytest.approx(row["ranks"])
+
+
+def test_exponents_of_linear_work(measured: dict[str, Any]) -> None:
+    found = {axis["name"]: axis["fit"] for axis in measured["work"]}
+    for name in ("tokens of a cell", "top_k", "layers", "experts"):
+        assert found[name]["exponent"] == pytest.approx(1, abs=0.02), name
+        assert found[name]["constant"] > 0
+    assert found["sequence length"]["exponent"] > 1
+
+
+def test_pictures(measured: dict[str, Any], tmp_path: Path) -> None:
+    paths = scaling_figures.draw(measured, tmp_path / "scaling.json")
+    assert [path.name for path in paths] == ["scaling_work.png", "scaling_ranks.png"]
+    assert all(path.stat().st_size > 10_000 for path in paths)
+
+
+def test_prediction(
+    measured: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, output = tmp_path / "scaling.json", tmp_path / "out/predict.json"
+    file.write_text(json.dumps(measured))
+    predict.main([str(file), str(DECK), "--most-ranks=64", f"--output={output}"])
+    rows = json.loads(output.read_text())["decks"]["flame-38m"]
+    assert len(rows) == 7 + 4 + 1
+    assert rows[0]["efficiency"] == pytest.approx(1)
+    assert (tmp_path / "out/predict_flame-38m.png").exists()
+    assert re.search(r"^ +64 +64 +1024 +16 ", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_check(
+    measured: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, output = tmp_path / "scaling.json", tmp_path / "check.json"
+    file.write_text(json.dumps(measured))
+    predict.main([str(file), "--check", f"--output={output}"])
+    rows = json.loads(output.read_text())["check"]
+    alone = [row for row in rows if row["ranks"] == 1]
+    assert max(abs(row["error"]) for row in alone) < 1e-6
+    assert all(row["predicted_s"] > row["measured_s"] for row in rows if row["ranks"] > 1)
+    assert "one rank, fitted: mean error 0.0%" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_serve(measured: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"missing\.json.*scaling\.py"):
+        predict.main([str(tmp_path / "missing.json")])
+    few = {**measured, "runs": measured["runs"][:1]}
+    arguments = argparse.Namespace(kernels=None, speedup=1, scaling=Path("scaling.json"))
+    with pytest.raises(InputError, match="only ranks"):
+        predict.choose_rates(arguments, few, read_deck(DECK))
