@@ -1,5 +1,6 @@
 #include <cassert>
 
+#include "kernels/attention_pairs.hpp"
 #include "kernels/attention_tiles.hpp"
 #include "kernels/vector_math.hpp"
 
@@ -253,7 +254,8 @@ void attention_backward(const AttentionPlan& plan, const Array2<const T>& dout,
                         const Array2<const T>& v, const Array2<const T>& out,
                         const Array2<const Real<T>>& log_sum, Index head_dim, double scale,
                         const Array2<Real<T>>& delta, const Array2<T>& dq, const Array2<T>& dk,
-                        const Array2<T>& dv, const Array2<Real<T>>& dq_sum, AttentionTeams teams) {
+                        const Array2<T>& dv, const Array2<Real<T>>& dq_sum,
+                        AttentionMethod method) {
   using R = Real<T>;
   const Index heads = log_sum.extent(1);
   const Index kv_heads = static_cast<Index>(k.extent(1)) / head_dim, group = heads / kv_heads;
@@ -266,11 +268,18 @@ void attention_backward(const AttentionPlan& plan, const Array2<const T>& dout,
   assert(kv_heads > 0 && heads % kv_heads == 0 && head_dim <= max_head_dim);
   const int head_width = static_cast<int>(head_dim);
   const R factor = static_cast<R>(scale);
+  if constexpr (on_host && std::is_same_v<T, bfloat16>) {
+    if (method == AttentionMethod::in_pairs) {
+      attention_backward_in_pairs(plan, dout, q, k, v, out, log_sum, head_dim, scale, delta, dq, dk,
+                                  dv, dq_sum);
+      return;
+    }
+  }
   if (query_blocks > 0) sum_products(plan.query_blocks, dout, out, head_dim, delta);
   with_attention_width(head_dim, [&](auto width) {
     if constexpr (on_host) {
       const Index segments = plan.segments.extent(0);
-      if (teams == AttentionTeams::by_segment) {
+      if (method == AttentionMethod::by_segment) {
         if (segments == 0) return;
         using Keys = KeyGradient<width(), true, T>;
         const TeamMemory memory(Keys::elements() * sizeof(R));
@@ -306,7 +315,7 @@ void attention_backward(const AttentionPlan& plan, const Array2<const T>& dout,
       const AttentionPlan&, const Array2<const T>&, const Array2<const T>&,                  \
       const Array2<const T>&, const Array2<const T>&, const Array2<const T>&,                \
       const Array2<const Real<T>>&, Index, double, const Array2<Real<T>>&, const Array2<T>&, \
-      const Array2<T>&, const Array2<T>&, const Array2<Real<T>>&, AttentionTeams);
+      const Array2<T>&, const Array2<T>&, const Array2<Real<T>>&, AttentionMethod);
 HEARTH_INSTANTIATE(bfloat16)
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)

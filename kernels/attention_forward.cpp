@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cassert>
 
+#include "kernels/attention_pairs.hpp"
 #include "kernels/attention_tiles.hpp"
 #include "kernels/vector_math.hpp"
 
@@ -20,15 +21,17 @@ Array1<Item> on_device(const char* label, const std::vector<Item>& items) {
 }  // namespace
 
 AttentionPlan::AttentionPlan(const std::vector<AttentionSegment>& list) {
-  std::vector<Block> queries, keys;
+  std::vector<Block> queries, keys, wide;
   for (const AttentionSegment& s : list) {
     assert(s.query_begin <= s.query_end && s.key_begin <= s.key_end);
     for (Index q = s.query_begin; q < s.query_end; q += query_block_rows) queries.push_back({s, q});
     for (Index k = s.key_begin; k < s.key_end; k += key_block_rows) keys.push_back({s, k});
+    for (Index q = s.query_begin; q < s.query_end; q += wide_block_rows) wide.push_back({s, q});
   }
   segments = on_device("attention_segments", list);
   query_blocks = on_device("attention_query_blocks", queries);
   key_blocks = on_device("attention_key_blocks", keys);
+  wide_query_blocks = on_device("attention_wide_query_blocks", wide);
 }
 
 namespace {
@@ -154,13 +157,19 @@ struct AttentionForward {
 template <class T>
 void attention(const AttentionPlan& plan, const Array2<const T>& q, const Array2<const T>& k,
                const Array2<const T>& v, Index head_dim, double scale, const Array2<T>& out,
-               const Array2<Real<T>>& log_sum) {
+               const Array2<Real<T>>& log_sum, [[maybe_unused]] AttentionMethod method) {
   const Index heads = log_sum.extent(1), blocks = plan.query_blocks.extent(0);
   const Index kv_heads = static_cast<Index>(k.extent(1)) / head_dim;
   assert(static_cast<Index>(q.extent(1)) == heads * head_dim && out.extent(1) == q.extent(1));
   assert(static_cast<Index>(k.extent(1)) == kv_heads * head_dim && v.extent(1) == k.extent(1));
   assert(kv_heads > 0 && heads % kv_heads == 0 && head_dim <= max_head_dim);
   if (blocks == 0) return;
+  if constexpr (on_host && std::is_same_v<T, bfloat16>) {
+    if (method == AttentionMethod::in_pairs) {
+      attention_in_pairs(plan, q, k, v, head_dim, scale, out, log_sum);
+      return;
+    }
+  }
   with_attention_width(head_dim, [&](auto width) {
     using Kernel = AttentionForward<width(), T>;
     const TeamMemory memory(Kernel::elements() * sizeof(Real<T>));
@@ -174,7 +183,7 @@ void attention(const AttentionPlan& plan, const Array2<const T>& q, const Array2
 #define HEARTH_INSTANTIATE(T)                                                                      \
   template void attention<T>(const AttentionPlan&, const Array2<const T>&, const Array2<const T>&, \
                              const Array2<const T>&, Index, double, const Array2<T>&,              \
-                             const Array2<Real<T>>&);
+                             const Array2<Real<T>>&, AttentionMethod);
 HEARTH_INSTANTIATE(bfloat16)
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)

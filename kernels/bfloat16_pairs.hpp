@@ -1,0 +1,132 @@
+// Vectors of floats, and products of pairs of bfloat16 that are summed in them: host code, and the
+// one place with instructions for them. Other processors do the same in float.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "base/bfloat16.hpp"
+#include "kernels/processor.hpp"
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace hearth::kernels {
+
+// Two neighbours along the dimension that is summed over; the first in the lower half.
+using Pair = std::uint32_t;
+
+// One vector of the processor. Compilers keep it in a register, without being asked to vectorise.
+typedef float Lanes __attribute__((vector_size(lane_bytes)));
+typedef Pair PairLanes __attribute__((vector_size(lane_bytes)));
+typedef std::int32_t LaneIndices __attribute__((vector_size(lane_bytes)));
+typedef std::uint16_t HalfLanes __attribute__((vector_size(lane_bytes / 2)));
+
+[[nodiscard]] inline Pair pair_of(bfloat16 first, bfloat16 second) {
+  return Pair{first.bits} | Pair{second.bits} << 16;
+}
+
+// Arrays are read and written as what they hold, wherever they lie.
+template <class Vector>
+[[nodiscard]] inline Vector load(const void* from) {
+  Vector x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+template <class Vector>
+inline void store(void* to, const Vector& x) {
+  std::memcpy(to, &x, sizeof x);
+}
+
+[[nodiscard]] inline Lanes all_lanes(float x) {
+  return x - Lanes{};
+}
+[[nodiscard]] inline PairLanes all_lanes(Pair x) {
+  return x | PairLanes{};
+}
+// 0, 1, 2, ...
+[[nodiscard]] inline LaneIndices lane_indices() {
+  LaneIndices index;
+  for (int l = 0; l < lane_count; ++l) index[l] = l;
+  return index;
+}
+
+[[nodiscard]] inline Lanes larger(Lanes a, Lanes b) {
+  return a > b ? a : b;
+}
+
+// 2ˣ as kernels/vector_math.hpp has it, but to 7·10⁻⁶: what becomes a bfloat16 needs no more.
+// Exact for 0.
+[[nodiscard]] inline Lanes short_power_of_two(Lanes x) {
+  constexpr float shift = 0x1.8p23f;
+  const Lanes shifted = x + shift;
+  const Lanes r = x - (shifted - shift);
+  Lanes p = r * 9.6567102885e-3f + 5.5838282946e-2f;
+  p = p * r + 2.4022530097e-1f;
+  p = p * r + 6.9313673388e-1f;
+  p = p * r + 1.0f;
+  const Lanes power = (Lanes)((PairLanes)p + ((PairLanes)shifted << 23));
+  return x < -126.0f ? Lanes{} : power;
+}
+
+#if defined(__AVX512BF16__)
+
+// sum += first(a) first(b) + second(a) second(b)
+inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {
+  sum = (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+
+// The lanes rounded to bfloat16.
+[[nodiscard]] inline HalfLanes round_lanes(Lanes x) {
+  return (HalfLanes)_mm512_cvtneps_pbh((__m512)x);
+}
+
+// Pairs of the rounded lanes.
+[[nodiscard]] inline PairLanes round_pairs(Lanes first, Lanes second) {
+  const auto both = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return (PairLanes)_mm512_permutexvar_epi16(order, both);
+}
+
+#else
+
+// sum += first(a) first(b) + second(a) second(b)
+inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {
+  constexpr Pair second = 0xFFFF0000U;
+  sum += (Lanes)(a << 16) * (Lanes)(b << 16);
+  sum += (Lanes)(a & second) * (Lanes)(b & second);
+}
+
+// As the constructor of bfloat16 rounds; the result stands in the upper halves.
+[[nodiscard]] inline PairLanes rounded_bits(Lanes x) {
+  const auto raw = (PairLanes)x;
+  const PairLanes rounded = raw + 0x7FFFU + ((raw >> 16) & 1U);
+  return x != x ? raw | 0x00400000U : rounded;
+}
+
+// The lanes rounded to bfloat16.
+[[nodiscard]] inline HalfLanes round_lanes(Lanes x) {
+  return __builtin_convertvector(rounded_bits(x) >> 16, HalfLanes);
+}
+
+// Pairs of the rounded lanes.
+[[nodiscard]] inline PairLanes round_pairs(Lanes first, Lanes second) {
+  return rounded_bits(first) >> 16 | (rounded_bits(second) & 0xFFFF0000U);
+}
+
+#endif
+
+// body(integral_constant) for 0, 1, ... n - 1, written out: arrays of vectors whose indices are
+// constants stay in registers.
+template <int n, class Body>
+[[gnu::always_inline]] inline void written_out(const Body& body) {
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    (body(std::integral_constant<int, i>()), ...);
+  }
+  (std::make_integer_sequence<int, n>());
+}
+
+}  // namespace hearth::kernels

@@ -1,0 +1,25 @@
+// What the host's processor has, as far as the compiler is told.
+#pragma once
+
+namespace hearth::kernels {
+
+#if defined(__AVX512F__)
+inline constexpr int lane_bytes = 64, vector_registers = 32;
+#elif defined(__AVX__)
+inline constexpr int lane_bytes = 32, vector_registers = 16;
+#elif defined(__aarch64__)
+inline constexpr int lane_bytes = 16, vector_registers = 32;
+#else
+inline constexpr int lane_bytes = 16, vector_registers = 16;
+#endif
+inline constexpr int lane_count = lane_bytes / 4;  // floats in a vector
+
+// Whether products of pairs of bfloat16 are faster than those of floats. Processors with AMX have
+// the instruction too, but at half the rate of their products of floats.
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+inline constexpr bool pairs_are_fast = true;
+#else
+inline constexpr bool pairs_are_fast = false;
+#endif
+
+}  // namespace hearth::kernels
