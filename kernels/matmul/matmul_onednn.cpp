@@ -167,10 +167,12 @@ struct Plan {
       enlarge(scratch.b, block_of_b(0, 0).copy_bytes());
     }
     if (!native) return;
+    // Only the last part of an axis differs from the others, and only the first chunk may assign.
     const Index last = chunks() - 1;
-    for (const Index column : {Index{0}, columns.parts - 1}) {
-      for (const Index chunk : {Index{0}, std::min(Index{1}, last), last}) {
-        for (const Index row : {Index{0}, rows.parts - 1}) {
+    for (Index column = 0; column < columns.parts;
+         column += std::max<Index>(columns.parts - 1, 1)) {
+      for (Index chunk = 0; chunk <= last; chunk = chunk == 0 ? 1 : std::max(chunk + 1, last)) {
+        for (Index row = 0; row < rows.parts; row += std::max<Index>(rows.parts - 1, 1)) {
           const Product& product = primitives.make(shape(row, column, chunk));
           enlarge(scratch.library, product.scratch_bytes());
         }

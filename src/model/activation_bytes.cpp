@@ -43,7 +43,8 @@ std::vector<ExchangeRows> balanced_rows(const Config& config, const RankGrid& gr
   const Index copies = (config.cell_tokens() * config.moe.top_k + experts - 1) / experts;
   const Index segment = kernels::padded_rows(copies);
   return in_every_layer(
-      config, {experts * segment, grid.expert_ranks * most_experts(config, grid) * segment});
+      config, {experts * segment, grid.expert_ranks * most_experts(config, grid) * segment,
+               grid.expert_ranks});
 }
 
 std::vector<ExchangeRows> most_rows(const Config& config, const RankGrid& grid) {
@@ -51,8 +52,9 @@ std::vector<ExchangeRows> most_rows(const Config& config, const RankGrid& grid) 
   const Index tokens = config.cell_tokens(), here = most_experts(config, grid);
   // The experts of a token are distinct.
   const Index copies_here = tokens * std::min(config.moe.top_k, here);
-  return in_every_layer(config, {most_padded_rows(tokens * config.moe.top_k, config.moe.experts),
-                                 grid.expert_ranks * most_padded_rows(copies_here, here)});
+  return in_every_layer(
+      config, {most_padded_rows(tokens * config.moe.top_k, config.moe.experts),
+               grid.expert_ranks * most_padded_rows(copies_here, here), grid.expert_ranks});
 }
 
 }  // namespace hearth

@@ -72,13 +72,10 @@ Array2<Real<T>> MoeLayer<T>::take_router_logits(Activations& activations, const 
 }
 
 template <class T>
-Array2<T> MoeLayer<T>::take_sent(Activations& activations, Index rows, Index hidden) {
-  return activations.take<T>("sent rows", rows, hidden);  // (sent, hidden)
-}
-
-template <class T>
-Array2<T> MoeLayer<T>::take_outputs(Activations& activations, Index rows, Index hidden) {
-  return activations.take<T>("expert outputs", rows, hidden);  // (received, hidden)
+Array2<T> MoeLayer<T>::take_outputs(Activations& activations, const ExchangeRows& rows,
+                                    Index hidden, const Array2<T>& returned) {
+  if (rows.ranks == 1) return returned;
+  return activations.take<T>("expert outputs", rows.received, hidden);  // (received, hidden)
 }
 
 template <class T>
@@ -111,25 +108,27 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
   }
   plan_exchange(cell.tokens);
   rows_ = take_rows(activations, exchange_rows(), hidden, gate_.stack.rows);
+  // The returned rows' place is free until they come back.
+  const Array2<T> sent = alone() ? rows_.received : rows_.returned;
   {
     const auto phase = workspace_.timers.phase("dispatch");
-    const Activations::Scope scratch(activations);
-    const Array2<T> sent = take_sent(activations, route_.sent, hidden);
     kernels::dispatch<T>(x, choice_, routing_.position, segment_begin_, count_, sent);
-    exchange(sent, route_.sent_rows, rows_.received, route_.received_rows);
   }
+  auto outward = send(sent, rows_.received);
   if (shared_) {
     const auto phase = workspace_.timers.phase("shared expert");
     shared_->forward(x, y);
   }
+  finish(outward);
   const Activations::Scope scratch(activations);
-  const Array2<T> outputs = take_outputs(activations, route_.received, hidden);
+  const Array2<T> outputs = take_outputs(activations, exchange_rows(), hidden, rows_.returned);
   {
     const auto phase = workspace_.timers.phase("experts");
     run_experts(outputs);
   }
+  auto homeward = send_back(outputs, rows_.returned);
+  finish(homeward);
   const auto phase = workspace_.timers.phase("combine");
-  exchange(outputs, route_.received_rows, rows_.returned, route_.sent_rows);
   kernels::combine<T>(rows_.returned, choice_, routing_.position, segment_begin_,
                       routing_.gate_value, y);
 }
@@ -218,12 +217,25 @@ void MoeLayer<T>::plan_exchange(Index tokens) {
   }
 }
 
-// Part of the phase around it; its time includes the wait for slower ranks.
 template <class T>
-void MoeLayer<T>::exchange(const Array2<const T>& from, const std::vector<Index>& from_rows,
-                           const Array2<T>& to, const std::vector<Index>& to_rows) {
+DeviceExchange::Transfer MoeLayer<T>::send(const Array2<const T>& rows, const Array2<T>& received) {
   const auto phase = workspace_.timers.phase("exchange");
-  exchange_.template all_to_all<T>(from, from_rows, to, to_rows);
+  return exchange_.template start_all_to_all<T>(rows, route_.sent_rows, received,
+                                                route_.received_rows);
+}
+
+template <class T>
+DeviceExchange::Transfer MoeLayer<T>::send_back(const Array2<const T>& rows,
+                                                const Array2<T>& returned) {
+  const auto phase = workspace_.timers.phase("exchange");
+  return exchange_.template start_all_to_all<T>(rows, route_.received_rows, returned,
+                                                route_.sent_rows);
+}
+
+template <class T>
+void MoeLayer<T>::finish(DeviceExchange::Transfer& transfer) {
+  const auto phase = workspace_.timers.phase("exchange");
+  transfer.finish();
 }
 
 template <class T>
@@ -312,18 +324,14 @@ void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, co
   const Activations::Scope scratch(activations);
   const Array2<Real<T>> dgate = take_gate_gradient(activations, moe_, tokens);
   // Of the experts' outputs, then of their inputs.
-  const Array2<T> drows = take_outputs(activations, route_.received, hidden);
+  const Array2<T> drows = take_outputs(activations, exchange_rows(), hidden, rows_.returned);
   {
     const auto phase = workspace_.timers.phase("combine backward");
     // The returned outputs become their gradients.
     kernels::combine_backward<T>(dy, rows_.returned, choice_, routing_.position, segment_begin_,
                                  count_, routing_.gate_value, rows_.returned, dgate);
-    exchange(rows_.returned, route_.sent_rows, drows, route_.received_rows);
   }
-  {
-    const auto phase = workspace_.timers.phase("experts backward");
-    run_experts_backward(drows, drows);
-  }
+  auto outward = send(rows_.returned, drows);
   {
     const auto phase = workspace_.timers.phase("router backward");
     const Activations::Scope scope(activations);
@@ -335,15 +343,20 @@ void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, co
     workspace_.matmul.template multiply_nn<Real<T>>(dlogits, workspace_.in_real(router_), wide_dx);
     Workspace<T>::put_back(wide_dx, dx);
   }
+  finish(outward);
+  {
+    const auto phase = workspace_.timers.phase("experts backward");
+    run_experts_backward(drows, drows);
+  }
+  // The rows that were sent get the place of those that were returned.
+  auto homeward = send_back(drows, rows_.returned);
   if (shared_) {
     const auto phase = workspace_.timers.phase("shared expert backward");
     shared_->backward(dy, dx);
   }
+  finish(homeward);
   const auto phase = workspace_.timers.phase("dispatch backward");
-  // The rows that were sent get the place of those that were returned.
-  const Array2<T> dsent = rows_.returned;
-  exchange(drows, route_.received_rows, dsent, route_.sent_rows);
-  kernels::dispatch_backward<T>(dsent, choice_, routing_.position, segment_begin_, dx);
+  kernels::dispatch_backward<T>(rows_.returned, choice_, routing_.position, segment_begin_, dx);
 }
 
 template <class T>
@@ -359,13 +372,9 @@ void MoeLayer<T>::count_forward(Activations& activations, const Config& config, 
     Workspace<T>::count_real(activations, moe.experts, hidden);
   }
   take_rows(activations, rows, hidden, moe.expert_ffn);
-  {
-    const Activations::Scope scope(activations);
-    take_sent(activations, rows.sent, hidden);
-  }
   if (moe.shared_ffn > 0) FeedForward<T>::count_forward(activations, tokens, moe.shared_ffn);
   const Activations::Scope scope(activations);
-  take_outputs(activations, rows.received, hidden);
+  take_outputs(activations, rows, hidden);
   take_inner(activations, rows.received, moe.expert_ffn);
 }
 
@@ -376,7 +385,7 @@ void MoeLayer<T>::count_backward(Activations& activations, const Config& config,
   const Index hidden = config.model.hidden;
   const Activations::Scope scope(activations);
   take_gate_gradient(activations, moe, tokens);
-  take_outputs(activations, rows.received, hidden);
+  take_outputs(activations, rows, hidden);
   {
     const Activations::Scope inner(activations);
     take_inner(activations, rows.received, moe.expert_ffn);

@@ -16,6 +16,7 @@ namespace hearth {
 struct ExchangeRows {
   Index sent = 0;      // of this rank's cell, to all experts
   Index received = 0;  // of all cells of the exchange, for this rank's experts
+  int ranks = 1;       // of the exchange; a rank alone works on the rows that it sent
 };
 
 template <class T>
@@ -38,7 +39,9 @@ class MoeLayer {
   void backward(const DeviceCell& cell, const Array2<const T>& dy, const Array2<T>& dx);
 
   // Rows of the last forward pass.
-  [[nodiscard]] ExchangeRows exchange_rows() const { return {route_.sent, route_.received}; }
+  [[nodiscard]] ExchangeRows exchange_rows() const {
+    return {route_.sent, route_.received, exchange_.communicator().size()};
+  }
 
   // Take from a counting stack what the above take.
   static void count_forward(Activations& activations, const Config& config, Index tokens,
@@ -78,8 +81,9 @@ class MoeLayer {
                                            Index tokens);
   static Array2<Real<T>> take_router_logits(Activations& activations, const MoeConfig& moe,
                                             Index tokens);
-  static Array2<T> take_sent(Activations& activations, Index rows, Index hidden);
-  static Array2<T> take_outputs(Activations& activations, Index rows, Index hidden);
+  // What the experts make of the received rows, or its gradient and then theirs.
+  static Array2<T> take_outputs(Activations& activations, const ExchangeRows& rows, Index hidden,
+                                const Array2<T>& returned = {});
   static Array2<T> take_inner(Activations& activations, Index rows, Index ffn);
   static Array2<Real<T>> take_gate_gradient(Activations& activations, const MoeConfig& moe,
                                             Index tokens);
@@ -88,8 +92,12 @@ class MoeLayer {
   void choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
                       IntervalCounts* counts);
   void plan_exchange(Index tokens);
-  void exchange(const Array2<const T>& from, const std::vector<Index>& from_rows,
-                const Array2<T>& to, const std::vector<Index>& to_rows);
+  [[nodiscard]] bool alone() const { return exchange_.communicator().size() == 1; }
+  // Rows to their experts' ranks, or what became of them back home.
+  DeviceExchange::Transfer send(const Array2<const T>& rows, const Array2<T>& received);
+  DeviceExchange::Transfer send_back(const Array2<const T>& rows, const Array2<T>& returned);
+  // The wait for rows, and for slower ranks.
+  void finish(DeviceExchange::Transfer& transfer);
   void run_experts(const Array2<T>& y);
   // `dx` may be `dy`.
   void run_experts_backward(const Array2<const T>& dy, const Array2<T>& dx);

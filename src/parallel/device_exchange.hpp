@@ -3,7 +3,9 @@
 // for arrays that MPI can read), one over NCCL (_nccl.cpp).
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "parallel/communicator.hpp"
@@ -12,6 +14,23 @@ namespace hearth {
 
 class DeviceExchange {
  public:
+  // Rows on their way. Until finish() the array that they come from may be read, that in which they
+  // arrive not be touched.
+  class Transfer {
+   public:
+    explicit Transfer(std::function<void()> wait = nullptr) : wait_(std::move(wait)) {}
+    ~Transfer() { finish(); }
+    Transfer(const Transfer&) = delete;
+    Transfer& operator=(const Transfer&) = delete;
+
+    void finish() {
+      if (wait_) std::exchange(wait_, nullptr)();
+    }
+
+   private:
+    std::function<void()> wait_;
+  };
+
   explicit DeviceExchange(const Communicator& communicator);
   ~DeviceExchange();
   DeviceExchange(const DeviceExchange&) = delete;
@@ -20,10 +39,18 @@ class DeviceExchange {
   [[nodiscard]] const Communicator& communicator() const { return communicator_; }
 
   // Consecutive blocks of rows, send_rows[r] of them for rank r, arrive as consecutive blocks of
-  // recv_rows[r] rows from rank r.
+  // received_rows[r] rows from rank r. What is computed between start and finish goes on meanwhile.
+  // A rank alone may give one array for both: its rows stand where they are wanted.
+  template <class T>
+  [[nodiscard]] Transfer start_all_to_all(const Array2<const T>& send,
+                                          const std::vector<Index>& send_rows,
+                                          const Array2<T>& received,
+                                          const std::vector<Index>& received_rows) const;
   template <class T>
   void all_to_all(const Array2<const T>& send, const std::vector<Index>& send_rows,
-                  const Array2<T>& received, const std::vector<Index>& received_rows) const;
+                  const Array2<T>& received, const std::vector<Index>& received_rows) const {
+    start_all_to_all<T>(send, send_rows, received, received_rows).finish();
+  }
 
   // Sums `values` over ranks; each rank then has the sum in its own part, counts[rank] elements,
   // and scratch in the others. Parts follow each other in the order of ranks.

@@ -23,9 +23,10 @@ void in_messages(Index size, Index limit, Transfer transfer) {
 }  // namespace
 
 template <class T>
-void DeviceExchange::all_to_all(const Array2<const T>& send, const std::vector<Index>& send_rows,
-                                const Array2<T>& received,
-                                const std::vector<Index>& received_rows) const {
+DeviceExchange::Transfer DeviceExchange::start_all_to_all(
+    const Array2<const T>& send, const std::vector<Index>& send_rows, const Array2<T>& received,
+    const std::vector<Index>& received_rows) const {
+  if (send.data() == received.data()) return Transfer();
   Kokkos::fence("all_to_all");  // the rows to send have been written
   const Index row_bytes = static_cast<Index>(send.extent(1)) * Index{sizeof(T)};
   const Index limit = communicator_.message_limit_bytes();
@@ -57,7 +58,9 @@ void DeviceExchange::all_to_all(const Array2<const T>& send, const std::vector<I
     from += bytes;
     to += received_rows[r] * row_bytes;
   }
-  MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
+  return Transfer([requests = std::move(requests)]() mutable {
+    MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
+  });
 }
 
 void DeviceExchange::reduce_scatter(const Array1<std::int64_t>& values,
@@ -93,9 +96,10 @@ void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index
   }
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                     \
-  template void DeviceExchange::all_to_all<T>(const Array2<const T>&, const std::vector<Index>&,  \
-                                              const Array2<T>&, const std::vector<Index>&) const; \
+#define HEARTH_INSTANTIATE(T)                                              \
+  template DeviceExchange::Transfer DeviceExchange::start_all_to_all<T>(   \
+      const Array2<const T>&, const std::vector<Index>&, const Array2<T>&, \
+      const std::vector<Index>&) const;                                    \
   template void DeviceExchange::all_gather<T>(const Array1<T>&, const std::vector<Index>&) const
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
