@@ -39,8 +39,12 @@ def parse(text: list[str] | None = None) -> argparse.Namespace:
         "decks", type=Path, nargs="*", default=[ROOT / "inputs/flame-38m.deck"], metavar="DECK"
     )
     parser.add_argument("--check", action="store_true", help="predict what the file measured")
-    parser.add_argument("--most-ranks", type=int, default=4096, help="powers of two up to it")
-    parser.add_argument("--expert-ranks", default="1,8,64", help="those compared (%(default)s)")
+    parser.add_argument(
+        "--ranks", type=numbers, help="those predicted (all powers of two from 1 to 4096)"
+    )
+    parser.add_argument(
+        "--expert-ranks", type=numbers, default=[1, 8, 64], help="those compared (1,8,64)"
+    )
     parser.add_argument("--compute-type", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument(
         "--kernels",
@@ -78,6 +82,10 @@ def parse(text: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
 def read_scaling(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
@@ -104,7 +112,13 @@ def choose_rates(arguments: argparse.Namespace, scaling: Mapping[str, Any], mode
         return rates_of_file(scaling).faster(arguments.speedup)
     lines = arguments.kernels.read_text().splitlines()
     measured = replace(model, cell_sequences=arguments.kernels_cell)
-    return rates.from_kernels(lines, measured).faster(arguments.speedup)
+    try:
+        return rates.from_kernels(lines, measured).faster(arguments.speedup)
+    except KeyError as missing:
+        raise InputError(
+            f"{arguments.kernels}: no line named {missing}; expected the output of `hearth-bench "
+            "kernels` for a deck with experts"
+        ) from None
 
 
 def choose_network(arguments: argparse.Namespace, scaling: Mapping[str, Any]) -> Network:
@@ -129,9 +143,10 @@ def predict(
     alone = model_of_scaling.layout_for(model, 1, 1)
     alone_s = model_of_scaling.step_time(model, alone, rank, net, 1).total_s
     rows = []
-    for expert_ranks in (int(n) for n in arguments.expert_ranks.split(",")):
-        ranks = expert_ranks
-        while ranks <= arguments.most_ranks:
+    for expert_ranks in arguments.expert_ranks:
+        for ranks in arguments.ranks or [2**n for n in range(13)]:
+            if ranks % expert_ranks:
+                continue
             layout = model_of_scaling.layout_for(model, ranks, expert_ranks)
             imbalance = model_of_scaling.imbalance_of_busiest(
                 model.experts, arguments.busiest, expert_ranks
@@ -149,24 +164,23 @@ def predict(
                     "state_bytes": model_of_scaling.state_bytes(model, layout),
                 }
             )
-            ranks *= 2
     return rows
 
 
 def print_prediction(name: str, rows: list[dict[str, Any]]) -> None:
-    print(f"\n{name}: 'most' is what takes most of the step, 'overhead' the most besides compute")
+    print(f"\n{name}: what takes most of a step, what takes most besides compute, and GiB of state")
     print(
-        f"{'expert_ranks':>12s} {'ranks':>6s} {'sequences':>9s} {'cell':>4s} {'s/step':>9s} "
-        f"{'efficiency':>10s} {'compute':>8s}  {'most':10s} {'overhead':18s} {'GiB':>7s}"
+        f"expert_ranks ranks sequences cell    s/step   eff. compute  {'most':10s} "
+        f"{'overhead':16s} {'GiB':>7s}"
     )
     for row in rows:
         terms = row["terms_s"]
         share = terms[row["overhead"]] / row["step_s"]
         overhead = f"{row['overhead']} {share:.0%}" if share > 0.005 else "none"
         print(
-            f"{row['expert_ranks']:12d} {row['ranks']:6d} {row['sequences']:9d} "
-            f"{row['cell_sequences']:4d} {row['step_s']:9.4g} {row['efficiency']:10.1%} "
-            f"{terms['compute'] / row['step_s']:8.0%}  {row['dominant']:10s} {overhead:18s} "
+            f"{row['expert_ranks']:12d} {row['ranks']:5d} {row['sequences']:9d} "
+            f"{row['cell_sequences']:4d} {row['step_s']:9.4g} {row['efficiency']:6.1%} "
+            f"{terms['compute'] / row['step_s']:7.0%}  {row['dominant']:10s} {overhead:16s} "
             f"{row['state_bytes'] / GIB:7.2f}"
         )
 

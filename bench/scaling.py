@@ -86,6 +86,11 @@ def batch(cells: int, cell_sequences: int = 1) -> Settings:
     }
 
 
+def changed(base: Settings, key: str, value: int, of_deck: int) -> Settings:
+    """Settings are equal where runs are, so that these are made once."""
+    return base if value == of_deck else {**base, key: value}
+
+
 def axes_of_work(model: Model, length: int) -> list[Axis]:
     """Four or five points of each size, over a factor of eight or more."""
     shorter = {"model.sequence_length": length // 2}
@@ -115,13 +120,13 @@ def axes_of_work(model: Model, length: int) -> list[Axis]:
             Axis(
                 "experts",
                 "0 for products; weights, their gradients and the update grow with exponent 1",
-                [{**base, "moe.experts": n} for n in experts],
+                [changed(base, "moe.experts", n, model.experts) for n in experts],
                 experts,
             ),
             Axis(
                 "top_k",
                 "1 above a constant",
-                [{**base, "moe.top_k": n} for n in copies],
+                [changed(base, "moe.top_k", n, model.top_k) for n in copies],
                 copies,
             ),
         ]
@@ -130,7 +135,7 @@ def axes_of_work(model: Model, length: int) -> list[Axis]:
         Axis(
             "layers",
             "1 above a constant (embedding and head)",
-            [{**base, "model.layers": n} for n in layers],
+            [changed(base, "model.layers", n, model.layers) for n in layers],
             layers,
         )
     )
@@ -238,16 +243,20 @@ def grow(measurement: Measurement, axis: Axis) -> dict[str, object]:
     }
 
 
+# The phases' names in the printed table.
+SHORT = "attn dense router counts copies exch. shared expert head update rest".split()
+
+
 def print_scaling(title: str, rows: list[dict[str, object]]) -> None:
-    print(f"\n{title}: seconds a step, efficiency, and the first rank's phases in seconds")
-    heads = "".join(f"{name.split(',')[0]:>12.11s}" for name in PHASES)
-    print(f"{'ranks':>5s} {'expert_ranks':>12s} {'cells':>5s} {'s/step':>8s} {'eff.':>6s}{heads}")
+    print(f"\n{title}: seconds a step, efficiency by cores, the first rank's phases in seconds")
+    heads = "".join(f"{name:>7s}" for name in SHORT)
+    print(f"ranks expert_ranks cells  s/step  eff.{heads}")
     for row in rows:
         phases: Mapping[str, float] = row["phase_s"]  # type: ignore[assignment]
         print(
             f"{row['ranks']:5d} {row['expert_ranks']:12d} {row['cells']:5d} "
-            f"{row['median_s']:8.3f} {row['efficiency']:6.0%}"
-            + "".join(f"{phases[name]:12.3f}" for name in PHASES)
+            f"{row['median_s']:7.3f} {row['efficiency']:5.0%}"
+            + "".join(f"{phases[name]:7.3f}" for name in PHASES)
         )
 
 

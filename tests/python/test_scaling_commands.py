@@ -92,7 +92,7 @@ def test_prediction(
 ) -> None:
     file, output = tmp_path / "scaling.json", tmp_path / "out/predict.json"
     file.write_text(json.dumps(measured))
-    predict.main([str(file), str(DECK), "--most-ranks=64", f"--output={output}"])
+    predict.main([str(file), str(DECK), "--ranks=1,2,4,8,16,32,64", f"--output={output}"])
     rows = json.loads(output.read_text())["decks"]["flame-38m"]
     assert len(rows) == 7 + 4 + 1
     assert rows[0]["efficiency"] == pytest.approx(1)

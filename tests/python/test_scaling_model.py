@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,3 +238,38 @@ def test_rates_are_found_again_in_runs_of_one_rank() -> None:
     half = found.faster(2)
     assert half.update_s == found.update_s / 2
     assert half.per_work["head"] == found.per_work["head"] / 2
+
+
+def test_rates_from_kernels() -> None:
+    """Lines as hearth-bench prints them, made from one rate for products and one for passes."""
+    model = deck("flame-38m", cell_sequences=1)
+    tokens, product_s, pass_s = 2048, 2e-11, 1e-3
+
+    def line(name: str, flops: float = 0) -> str:
+        seconds = flops * product_s or pass_s
+        rate = 1e-9 * flops / seconds
+        return json.dumps({"name": name, "median_s": seconds, "gflop_per_s": rate})
+
+    scores = 2 * 0.5 * tokens * 2048 * 256
+    experts = 2 * 16384 * 256 * 176  # padded rows of 6 * 2048 copies
+    chunk = 2 * 512 * model.head_elements
+    lines = [line("attention", 2 * scores), line("attention backward", 5 * scores)]
+    lines += [line(f"experts: one {name}", experts) for name in
+              ("product", "input gradient", "weight gradient")]  # fmt: skip
+    lines += [line(f"head: {name} of a chunk", chunk) for name in
+              ("logits", "input gradient", "weight gradient")]  # fmt: skip
+    passes = "cross-entropy of a chunk|gradient sum of one stack|router: softmax and top-k|"
+    passes += "router: counts and sums|router backward|dispatch|combine|combine backward|"
+    passes += "dispatch backward|norm|norm backward|squared norm of one embedding|"
+    passes += "Adam of one embedding"
+    found = rates.from_kernels([*lines, *map(line, passes.split("|"))], model)
+    assert found.per_work["attention"] == pytest.approx(product_s)
+    # Seven products forward and backward, where six are counted.
+    assert found.per_work["attention scores"] == pytest.approx(product_s * 7 / 6)
+    assert found.per_work["experts"] == pytest.approx(product_s * 16384 / (6 * 2048))
+    loss_s = pass_s / 512 / (6 * model.head_elements)
+    assert found.per_work["head"] == pytest.approx(product_s + loss_s)
+    assert found.per_element["experts"] == pytest.approx(pass_s / (64 * 256 * 176))
+    assert found.update_s == pytest.approx(2 * pass_s / model.head_elements)
+    layout = scaling.layout_for(model, 1, 1)
+    assert scaling.step_time(model, layout, found, NET, 1).compute > 0
