@@ -1,0 +1,85 @@
+"""How much is measured: cases, rounds and repeats of a full run and of a quick one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from measure.options import ROOT
+
+INPUTS = ROOT / "inputs"
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Whole training steps of a deck's model, all of a step's sequences in one cell."""
+
+    deck: Path
+    sequences: int
+    steps: int  # timed, of a turn
+    warmup: int = 1
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A layer or the kernels at a deck's sizes, one sequence."""
+
+    deck: Path
+    rounds: int
+    repeats: int
+    warmup: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is measured."""
+
+    length: int  # tokens of a sequence
+    rounds: int  # turns of whole steps
+    launches: int
+    ceiling: tuple[int, int]  # warm-up and timed runs
+    steps: tuple[Steps, ...]  # PyTorch's variants are tried on the first
+    cores: Steps  # its sequences are cells, one each
+    layers: tuple[Piece, ...]  # the same
+    kernels: tuple[Piece, ...]
+    fused: bool = True  # PyTorch's compiled forms too
+
+
+FULL = Plan(
+    length=2048,
+    rounds=2,
+    launches=3,
+    ceiling=(2, 7),
+    steps=(
+        Steps(INPUTS / "flame-38m.deck", sequences=1, steps=4),
+        Steps(INPUTS / "flame-38m.deck", sequences=8, steps=2),
+        Steps(INPUTS / "flame-98m.deck", sequences=1, steps=3),
+    ),
+    cores=Steps(INPUTS / "flame-38m.deck", sequences=2, steps=2),
+    layers=(
+        Piece(INPUTS / "flame-290m.deck", rounds=2, repeats=3, warmup=1),
+        Piece(INPUTS / "flame-1.7b.deck", rounds=1, repeats=3, warmup=1),
+    ),
+    kernels=(
+        Piece(INPUTS / "flame-38m.deck", rounds=2, repeats=5, warmup=2),
+        Piece(INPUTS / "flame-290m.deck", rounds=2, repeats=3, warmup=1),
+    ),
+)
+
+_TINY = ROOT / "bench/quick.deck"
+QUICK = Plan(
+    length=64,
+    rounds=1,
+    launches=1,
+    ceiling=(0, 1),
+    steps=(Steps(_TINY, sequences=1, steps=2), Steps(_TINY, sequences=8, steps=1)),
+    cores=Steps(_TINY, sequences=2, steps=1),
+    layers=(Piece(_TINY, rounds=1, repeats=1, warmup=1),),
+    kernels=(Piece(_TINY, rounds=1, repeats=1, warmup=1),),
+    fused=False,
+)
+
+
+def label(deck: Path) -> str:
+    """A model's name for the table: FLAME-38M."""
+    return deck.stem.upper()
