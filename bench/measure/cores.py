@@ -30,7 +30,7 @@ def measure(setting: Setting) -> None:
     tokens = case.sequences * setting.plan.length
     kind = setting.options.types[0]
     given = steps.overrides(setting, case, kind, prefix, cell=1)
-    for turn in setting.rounds(setting.plan.rounds):
+    for turn in setting.rounds(case.rounds):
         for processes, threads in LAYOUTS:
             found = setting.results.case(
                 "cores", name_of(setting, processes, threads), processes * threads,

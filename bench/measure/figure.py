@@ -27,7 +27,7 @@ def save(results: Results, path: Path) -> Path:
     whole = [c for c in results.cases if c.section in ("steps", "layers") and c.of(HEARTH)]
     whole = [case for case in whole if COUNTS_OFF not in case.name and results.ceiling]
     kernels = [c for c in results.cases if c.section == "kernels" and c.of(HEARTH)]
-    names = {_kernel(case) for case in kernels}
+    names = {_piece(case) for case in kernels}
     parts = [(_shares, whole)] if whole else []
     parts += [(_kernels, kernels)] if kernels else []
     height = max(2.0, INCHES_OF_CASE * len(whole), INCHES_OF_KERNEL * len(names))
@@ -82,16 +82,20 @@ def _shares(axes: Axes, cases: list[Case], results: Results) -> None:
                 fontsize="small",
             )
             variants[entry.name if entry.program == HEARTH else PYTORCH] = None
-    axes.set_yticks(range(len(cases)), [case.name.replace(", ", "\n", 1) for case in cases])
+    axes.set_yticks(range(len(cases)), [_two_lines(case) for case in cases])
     axes.set_ylim(len(cases) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     largest = max(results.shares(case, e)[kind] for case in cases for e in _shown(case))
-    axes.set_xlim(0, 1.3 * largest)
+    axes.set_xlim(0, 1.45 * largest)  # room for labels
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     axes.set_xlabel(f"of the fastest product of matrices, {tops[kind] / 1e9:.0f} GFLOP/s in {kind}")
     axes.set_title("Share of the machine's products", pad=24)
     handles = [Patch(color=COLOURS[name], label=name) for name in COLOURS if name in variants]
     _legend(axes, handles)
+
+
+def _two_lines(case: Case) -> str:
+    return f"{_model(case)}\n{_piece(case)}".replace(" x ", " × ")
 
 
 def _bar_label(case: Case, entry: Entry) -> str:
@@ -106,11 +110,11 @@ def _kernels(axes: Axes, cases: list[Case], results: Results) -> None:
     """A dot for each kernel, type and model: speed beside PyTorch's fastest; without it, time."""
     beside = any(case.of(PYTORCH) for case in cases)
     cases = [case for case in cases if case.of(PYTORCH) or not beside]
-    names = list(dict.fromkeys(_kernel(case) for case in cases))
+    names = list(dict.fromkeys(_piece(case) for case in cases))
     models = list(dict.fromkeys(_model(case) for case in cases))
     types: dict[str, None] = {}
     for case in cases:
-        row = names.index(_kernel(case))
+        row = names.index(_piece(case))
         for entry in _shown(case):
             if entry.program == PYTORCH:
                 continue
@@ -137,7 +141,10 @@ def _kernels(axes: Axes, cases: list[Case], results: Results) -> None:
     handles = [Patch(color=COLOURS[name], label=name) for name in types] + handles
     if beside:
         axes.axvline(1, color=ORANGE, linewidth=1.5, zorder=1)
-        handles.append(Line2D([], [], color=ORANGE, label=PYTORCH))
+        axes.annotate(
+            PYTORCH, (1, -0.5), xytext=(3, -2), textcoords="offset points", va="top", color=ORANGE,
+            fontsize="small",
+        )  # fmt: skip
         axes.set_xlabel("times as fast as PyTorch's fastest form and type")
     else:
         axes.set_xlabel("median time, ms")
@@ -158,5 +165,5 @@ def _model(case: Case) -> str:
     return case.name.split(", ", 1)[0]
 
 
-def _kernel(case: Case) -> str:
+def _piece(case: Case) -> str:
     return case.name.split(", ", 1)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 
 from measure import cores, kernels, steps
 from measure.hearth import Hearth
@@ -43,28 +44,27 @@ def _ratios(setting: Setting) -> Iterator[Finding]:
 
 def _memory(setting: Setting) -> Iterator[Finding]:
     """Of the case with the largest cell."""
-    case = _case(setting, "steps", steps.name_of(setting, max(setting.plan.steps, key=_cell)))
+    case = _case(
+        setting,
+        "steps",
+        steps.name_of(setting, max(setting.plan.steps, key=attrgetter("sequences"))),
+    )
     ours, theirs = (case.of(HEARTH), case.of(PYTORCH)) if case else (None, None)
     if ours and theirs:
         share = 100 * ours.peak_bytes / theirs.peak_bytes
         yield Finding.below(f"{case.name}: peak memory beside {PYTORCH}'s", share, "%", 50)
 
 
-def _cell(case) -> int:
-    return case.sequences
-
-
 def _routing(setting: Setting) -> Iterator[Finding]:
-    names = [("steps", steps.name_of(setting, s)) for s in setting.plan.steps]
-    names += [("cores", cores.name_of(setting, *layout)) for layout in cores.LAYOUTS[1:]]
-    for section, name in names:
-        entry = _entry(setting, section, name)
-        if entry and "phase_s" in entry.details:
-            phases = entry.details["phase_s"]
-            part = sum(phases.get(phase, 0.0) for phase in ROUTING)
-            share = 100 * part / entry.details["all_steps_s"]
-            what = f"{name}: router, permutation and exchange, {entry.variant}"
-            yield Finding.below(what, share, "%", 10)
+    for case in setting.results.cases:
+        if case.section not in ("steps", "cores") or steps.COUNTS_OFF in case.name:
+            continue
+        for entry in case.entries:
+            if all_s := entry.details.get("all_steps_s"):
+                phases = entry.details["phase_s"]
+                share = 100 * sum(phases.get(phase, 0.0) for phase in ROUTING) / all_s
+                what = f"{case.name}, {entry.variant}: router, permutation and exchange"
+                yield Finding.below(what, share, "%", 10)
 
 
 def _statistics(setting: Setting) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from measure import trial
 from measure.plan import Piece, label
 from measure.progress import say
 from measure.results import HEARTH, PYTORCH, Case
@@ -9,17 +10,17 @@ from measure.setting import Setting
 
 # Names of the two routings in hearth-bench and in moe_layer.py.
 ROUTINGS = {"MoE layer, routing of random weights": "natural", "MoE layer, balanced": "balanced"}
-FINALISTS = 2
+Variants = dict[str, list[str]]  # PyTorch's, by routing
 
 
 def measure(setting: Setting) -> None:
-    names = dict.fromkeys(ROUTINGS.values(), setting.options.variant)
+    variants = {routing: setting.options.variants for routing in ROUTINGS.values()}
     for piece in setting.plan.layers:
-        _piece(setting, piece, names)
+        variants = _piece(setting, piece, variants)
 
 
-def _piece(setting: Setting, piece: Piece, names: dict[str, str]) -> None:
-    """Measures a deck's layer; `names` becomes the variants worth a trial in the next deck."""
+def _piece(setting: Setting, piece: Piece, variants: Variants) -> Variants:
+    """Measures a deck's layer; returns PyTorch's variants for the next deck."""
     model = label(piece.deck)
     cases = {
         routing: setting.results.case(
@@ -28,19 +29,48 @@ def _piece(setting: Setting, piece: Piece, names: dict[str, str]) -> None:
         for routing in ROUTINGS.values()
     }
     arguments = ["--deck", str(piece.deck), "--rows", str(setting.plan.length)]
-    rankings = {}
-    for routing in cases:
-        trial = ["--routing", routing, "--warmup", "1", "--repeats", "1"]
-        rankings[routing] = setting.trial("moe_layer.py", names[routing], *arguments, *trial)
-        if names[routing] == "all" and rankings[routing]:
-            names[routing] = ",".join(rankings[routing][:FINALISTS])
+    later = variants
+    if not variants["natural"]:
+        found = _trial(setting, arguments)
+        variants = {routing: ranking[:1] for routing, ranking in found.items()}
+        later = _finalists(found)
     for turn in setting.rounds(piece.rounds):
         what = f"layers: {model}: round {turn + 1}"
         for kind in setting.options.types:
             _of_hearth(setting, piece, kind, cases, what)
-        for routing, ranking in rankings.items():
-            if ranking:
-                _of_pytorch(setting, piece, routing, ranking[0], cases[routing], arguments, what)
+        for routing, case in cases.items():
+            for variant in variants[routing] if setting.pytorch else ():
+                _of_pytorch(setting, piece, routing, variant, case, arguments, what)
+    return later
+
+
+def _trial(setting: Setting, arguments: list[str]) -> Variants:
+    """All variants with natural routing; with balanced routing the winner's with every product."""
+    found: Variants = {}
+    names = "all"
+    for routing in ROUTINGS.values():
+        few = ("--routing", routing, "--warmup", "1", "--repeats", "1")
+        found[routing] = trial.ranking(setting, "moe_layer.py", names, *arguments, *few)
+        if found[routing]:
+            names = ",".join(
+                _with_product(found[routing][0], p) for p in ("loop", "bmm", "grouped")
+            )
+    return found
+
+
+def _finalists(found: Variants) -> Variants:
+    """Natural routing's, and for balanced routing the same types with its fastest product."""
+    natural = trial.finalists(found["natural"])
+    products = [variant.split("-")[1] for variant in found["balanced"][:1]]
+    return {
+        "natural": natural,
+        "balanced": [_with_product(variant, p) for variant in natural for p in products],
+    }
+
+
+def _with_product(variant: str, product: str) -> str:
+    kind, _, *compiled = variant.split("-")
+    return "-".join((kind, product, *compiled))
 
 
 def _of_hearth(

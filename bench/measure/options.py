@@ -32,7 +32,7 @@ class Options:
     types: tuple[str, ...]  # Hearth's compute types
     quick: bool
     hearth_only: bool
-    variant: str  # PyTorch's, or "all": chosen by trial
+    variants: list[str]  # PyTorch's; none: chosen by a trial
     rounds: int | None  # instead of the plan's
     threads: int
     build: Path
@@ -65,10 +65,12 @@ def parse(text: list[str] | None = None) -> Options:
     )
     parser.add_argument("--hearth-only", action="store_true", help="leave PyTorch out")
     parser.add_argument(
-        "--variant",
-        default="all",
+        "--variants",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="LIST",
         help="PyTorch's in steps and layers, as bench/pytorch/train_step.py names them "
-        "(default: the fastest, by a trial of all)",
+        "(default: the fastest of a trial)",
     )
     parser.add_argument("--rounds", type=_positive, help="turns of each program")
     parser.add_argument(
@@ -91,7 +93,7 @@ def parse(text: list[str] | None = None) -> Options:
     )
     a = parser.parse_args(text)
     return Options(
-        a.only, a.types, a.quick, a.hearth_only, a.variant, a.rounds, a.threads, a.build, a.torch,
+        a.only, a.types, a.quick, a.hearth_only, a.variants, a.rounds, a.threads, a.build, a.torch,
         a.output,
     )  # fmt: skip
 

@@ -16,8 +16,9 @@ class Steps:
 
     deck: Path
     sequences: int
+    rounds: int
     steps: int  # timed, of a turn
-    warmup: int = 1
+    warmup: int
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ class Plan:
     """Everything that is measured."""
 
     length: int  # tokens of a sequence
-    rounds: int  # turns of whole steps
     launches: int
     ceiling: tuple[int, int]  # warm-up and timed runs
     steps: tuple[Steps, ...]  # PyTorch's variants are tried on the first
@@ -45,35 +45,39 @@ class Plan:
     fused: bool = True  # PyTorch's compiled forms too
 
 
+_38M, _98M, _290M, _1700M = (
+    INPUTS / f"flame-{size}.deck" for size in ("38m", "98m", "290m", "1.7b")
+)
 FULL = Plan(
     length=2048,
-    rounds=2,
     launches=3,
     ceiling=(2, 7),
     steps=(
-        Steps(INPUTS / "flame-38m.deck", sequences=1, steps=4),
-        Steps(INPUTS / "flame-38m.deck", sequences=8, steps=2),
-        Steps(INPUTS / "flame-98m.deck", sequences=1, steps=3),
+        Steps(_38M, sequences=1, rounds=2, steps=3, warmup=2),
+        Steps(_38M, sequences=8, rounds=1, steps=2, warmup=1),
+        Steps(_98M, sequences=1, rounds=2, steps=2, warmup=1),
     ),
-    cores=Steps(INPUTS / "flame-38m.deck", sequences=2, steps=2),
+    cores=Steps(_38M, sequences=2, rounds=2, steps=1, warmup=1),
     layers=(
-        Piece(INPUTS / "flame-290m.deck", rounds=2, repeats=3, warmup=1),
-        Piece(INPUTS / "flame-1.7b.deck", rounds=1, repeats=3, warmup=1),
+        Piece(_290M, rounds=2, repeats=3, warmup=1),
+        Piece(_1700M, rounds=1, repeats=2, warmup=1),
     ),
     kernels=(
-        Piece(INPUTS / "flame-38m.deck", rounds=2, repeats=5, warmup=2),
-        Piece(INPUTS / "flame-290m.deck", rounds=2, repeats=3, warmup=1),
+        Piece(_38M, rounds=2, repeats=5, warmup=2),
+        Piece(_290M, rounds=1, repeats=5, warmup=2),
     ),
 )
 
 _TINY = ROOT / "bench/quick.deck"
 QUICK = Plan(
     length=64,
-    rounds=1,
     launches=1,
     ceiling=(0, 1),
-    steps=(Steps(_TINY, sequences=1, steps=2), Steps(_TINY, sequences=8, steps=1)),
-    cores=Steps(_TINY, sequences=2, steps=1),
+    steps=(
+        Steps(_TINY, sequences=1, rounds=1, steps=2, warmup=1),
+        Steps(_TINY, sequences=8, rounds=1, steps=1, warmup=1),
+    ),
+    cores=Steps(_TINY, sequences=2, rounds=1, steps=1, warmup=1),
     layers=(Piece(_TINY, rounds=1, repeats=1, warmup=1),),
     kernels=(Piece(_TINY, rounds=1, repeats=1, warmup=1),),
     fused=False,

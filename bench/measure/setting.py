@@ -44,13 +44,3 @@ class Setting:
             self.results.errors.append(f"{what}: {text}")
             for entry in entries:
                 entry.errors.append(text)
-
-    def trial(self, script: str, names: str, *arguments: str) -> list[str]:
-        """PyTorch's variants of these names, the fastest first; one is taken as it is."""
-        if self.pytorch is None:
-            return []
-        if names != "all" and "," not in names:
-            return [names]
-        with self.turn(f"trial of PyTorch's variants, {names}"):
-            return [variant for variant, _ in self.pytorch.trial(script, names, *arguments)]
-        return []

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from measure import tokens
+from measure import tokens, trial
 from measure.hearth import Training
 from measure.plan import Steps, label
 from measure.progress import say
 from measure.results import HEARTH, PYTORCH, Case, Entry
 from measure.setting import Setting
 
-# Of the fastest variants in the first case's trial, those that are tried in the others.
-FINALISTS = 2
 COUNTS_OFF = ", counts by token off"
 
 
 def measure(setting: Setting) -> None:
-    names = setting.options.variant
+    variants = setting.options.variants
     for steps in setting.plan.steps:
-        ranking = _case(setting, steps, names)
-        if names == "all" and ranking:
-            names = ",".join(ranking[:FINALISTS])
+        variants = _case(setting, steps, variants)
     _launch(setting, setting.plan.steps[0].deck)
 
 
@@ -79,8 +75,11 @@ def _add_phases(entry: Entry, done: Training) -> None:
     entry.details["all_steps_s"] = entry.details.get("all_steps_s", 0.0) + sum(done.step_s)
 
 
-def _case(setting: Setting, steps: Steps, names: str) -> list[str]:
-    """Measures one case; returns PyTorch's variants, the fastest first."""
+def _case(setting: Setting, steps: Steps, variants: list[str]) -> list[str]:
+    """Measures one case; PyTorch's variants are tried first if none is named.
+
+    Returns the variants for the next case.
+    """
     name, threads = name_of(setting, steps), setting.options.threads
     case = setting.results.case(
         "steps", name, threads, tokens=steps.sequences * setting.plan.length
@@ -90,12 +89,15 @@ def _case(setting: Setting, steps: Steps, names: str) -> list[str]:
         case.flops = case.tokens * setting.hearth.flops_per_token(steps.deck, setting.plan.length)
         prefix = data_set(setting, steps)
     if prefix is None:
-        return []
+        return variants
     arguments = _pytorch_arguments(setting, steps, prefix)
-    trial = ["--warmup", "1", "--steps", "1"]
-    ranking = setting.trial("train_step.py", names, *arguments, *trial)
+    later = variants
+    if not variants:
+        few = ("--warmup", "1", "--steps", "1")
+        found = trial.ranking(setting, "train_step.py", "all", *arguments, *few)
+        variants, later = found[:1], trial.finalists(found)
     first = steps is setting.plan.steps[0]
-    for turn in setting.rounds(setting.plan.rounds):
+    for turn in setting.rounds(steps.rounds):
         what = f"steps: {name}: round {turn + 1}"
         for kind in setting.options.types:
             given = overrides(setting, steps, kind, prefix, steps.sequences)
@@ -104,11 +106,11 @@ def _case(setting: Setting, steps: Steps, names: str) -> list[str]:
                 train(setting, steps, entry, given)
             if first and kind == setting.options.types[0]:
                 _without_counts(setting, steps, case, kind, given, what)
-        if ranking:
-            entry = case.entry(PYTORCH, ranking[0])
+        for variant in variants if setting.pytorch else ():
+            entry = case.entry(PYTORCH, variant)
             with setting.turn(f"{what}: {entry.name}", entry):
                 _pytorch_turn(setting, steps, entry, arguments)
-    return ranking
+    return later
 
 
 def _without_counts(
