@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "bench/cases.hpp"
 #include "bench/random_array.hpp"
 #include "kernels/adam.hpp"
@@ -8,6 +10,7 @@
 #include "kernels/permutation.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/router.hpp"
+#include "kernels/statistics.hpp"
 #include "kernels/swiglu.hpp"
 #include "model/transformer.hpp"
 
@@ -70,6 +73,33 @@ void rows_pass(const Config& config, const Measure& measure) {
   measure("SwiGLU backward", 0, [&] { swiglu_backward<T>(inner, gate, up, inner, inner); });
 }
 
+// What `train` counts of a layer's choices beside what the losses need.
+void statistics_pass(const Config& config, const Measure& measure, const Array2<const int>& choice,
+                     const Array1<const int>& count) {
+  const Index tokens = config.cell_tokens(), experts = config.moe.experts;
+  const Index vocabulary = config.model.vocabulary;
+  // Token ids about as uneven as text: Zipf's law.
+  const auto deviate = random_array<double>("token", 1, tokens);
+  const auto host_deviate = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), deviate);
+  const Array1<int> token("token", tokens), source("source", tokens);
+  const auto host_token = Kokkos::create_mirror_view(token);
+  for (Index t = 0; t < tokens; ++t) {
+    const double uniform = 0.5 * std::erfc(host_deviate(0, t) / std::sqrt(2.0));
+    const double id = std::pow(static_cast<double>(vocabulary), uniform) - 1;
+    host_token(t) = static_cast<int>(std::min<Index>(static_cast<Index>(id), vocabulary - 1));
+  }
+  Kokkos::deep_copy(token, host_token);
+  const Array1<std::int64_t> total("total", experts);
+  const Array2<std::int64_t> pairs("pairs", experts, experts), by_source("by source", 1, experts),
+      by_token("by token", vocabulary, experts);
+  measure("routing statistics", 0, [&] {
+    add_counts(count, total);
+    count_pairs(choice, pairs);
+    count_labelled(source, choice, by_source);
+    count_labelled(token, choice, by_token);
+  });
+}
+
 // The router and the permutation; returns the rows of each expert.
 template <class T>
 std::vector<Index> router_pass(const Config& config, const Measure& measure) {
@@ -96,6 +126,7 @@ std::vector<Index> router_pass(const Config& config, const Measure& measure) {
     count_copies(choice, counts, count, position);
     sum_router<R>(probability, log_sum, sums, totals);
   });
+  statistics_pass(config, measure, choice, count);
   measure("router backward", 0, [&] {
     route_top_k_backward<R>(dgate, probability, choice, log_sum, slope, 1e-3, dlogits);
   });
@@ -138,7 +169,9 @@ void experts_pass(const Config& config, const Measure& measure, const std::vecto
   const auto gradients = uninitialized<Array2<Real<T>>>("gradients", experts * ffn, hidden);
   const MatrixStack<const T> stack{weights.data(), ffn * hidden, ffn, hidden};
   const MatrixStack<Real<T>> sums{gradients.data(), ffn * hidden, ffn, hidden};
-  const double flops = 2.0 * static_cast<double>(rows * hidden * ffn);
+  // Of the copies: rows of padding cost time, but are no work.
+  const Index copies = config.cell_tokens() * config.moe.top_k;
+  const double flops = 2.0 * static_cast<double>(copies * hidden * ffn);
   Matmul matmul;
   measure("experts: one product", flops, [&] { matmul.grouped_nt<T>(x, stack, y, segments); });
   measure("experts: one input gradient", flops,

@@ -1,9 +1,9 @@
-// hearth-bench: times pieces of the program alone. For whole steps, bench/compare.py runs
-// `hearth train` beside PyTorch.
+// hearth-bench: times pieces of the program alone; bench/run runs it beside PyTorch.
 #include <mpi.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 
 #include "base/error.hpp"
 #include "bench/cases.hpp"
@@ -15,11 +15,24 @@ namespace {
 using namespace hearth;
 
 constexpr const char* usage =
-    "usage: hearth-bench ceiling|kernels|moe-layer|exchange DECK [--repeat=N] [--section.key=value "
-    "...]\n"
+    "usage: hearth-bench ceiling|kernels|moe-layer|exchange DECK [--warmup=N] [--repeat=N]\n"
+    "                    [--section.key=value ...]\n"
     "\n"
     "Sizes and type are the deck's, tokens those of one cell. A line of JSON for each measurement\n"
-    "goes to standard output: median and least wall time of N runs (7). exchange is for mpirun.\n";
+    "goes to standard output: median and least wall time of --repeat runs (7); --warmup runs (2)\n"
+    "before them do not count. exchange is for mpirun.\n";
+
+// The number after `name` in an argument that begins with it.
+std::optional<int> number(const char* argument, const std::string& name, int least) {
+  if (std::strncmp(argument, name.c_str(), name.size()) != 0) return {};
+  const char* const text = argument + name.size();
+  char* end = nullptr;
+  const long value = std::strtol(text, &end, 10);
+  if (end == text || *end != '\0' || value < least || value > 1'000'000) {
+    throw input_error(argument, ": expected a number of runs from ", least);
+  }
+  return static_cast<int>(value);
+}
 
 int run(int argc, char** argv) {
   if (argc < 3 || std::strcmp(argv[1], "--help") == 0) {
@@ -28,18 +41,19 @@ int run(int argc, char** argv) {
   }
   const Communicator world = Communicator::world();
   const std::string what = argv[1];
-  int repeat = 7;
+  int warmup = 2, repeat = 7;
   std::vector<std::string> overrides;
   for (int i = 3; i < argc; ++i) {
-    if (std::strncmp(argv[i], "--repeat=", 9) == 0) {
-      repeat = std::atoi(argv[i] + 9);
+    if (const auto runs = number(argv[i], "--warmup=", 0)) {
+      warmup = *runs;
+    } else if (const auto timed = number(argv[i], "--repeat=", 1)) {
+      repeat = *timed;
     } else {
       overrides.emplace_back(argv[i]);
     }
   }
-  if (repeat < 1) throw input_error("--repeat: expected a number of runs");
   const Config config = read_deck(argv[2], overrides);
-  const bench::Measure measure{repeat, config.model.compute_type};
+  const bench::Measure measure{warmup, repeat, config.model.compute_type};
   const Kokkos::ScopeGuard kokkos;
   return with_compute_type(config.model, [&](auto type) {
     using T = decltype(type);

@@ -11,7 +11,8 @@
 namespace hearth::bench {
 
 struct Measure {
-  int repeat;        // runs that are timed, after two that are not
+  int warmup;        // runs before, not timed
+  int repeat;        // runs that are timed
   std::string type;  // of activations, for the output
 
   // Prints one line of JSON: the median and the least wall time of work(), and the rate of its
@@ -19,7 +20,7 @@ struct Measure {
   template <class Work>
   void operator()(const char* name, double flops, const Work& work) const {
     std::vector<double> times_s;
-    for (int run = -2; run < repeat; ++run) {
+    for (int run = -warmup; run < repeat; ++run) {
       Kokkos::fence();
       const auto start = std::chrono::steady_clock::now();
       work();

@@ -43,11 +43,11 @@ def swiglu_forward(gate_up: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def swiglu_backward(da: Tensor, gate_up: Tensor, scale: Tensor | None) -> tuple:
-    """Gradients of swiglu_forward for gate_up and scale, and a once more."""
+    """Gradients of swiglu_forward for gate_up and scale, and, with a scale, a once more."""
     gate, up = gate_up.chunk(2, -1)
-    a = silu(gate) * up
-    d_scale = None
+    a = d_scale = None
     if scale is not None:
+        a = silu(gate) * up
         d_scale = (wide(da) * wide(a)).sum(-1)
         factor = scale[:, None].to(a.dtype)
         a, da = a * factor, da * factor

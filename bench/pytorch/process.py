@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -64,12 +65,18 @@ def describe() -> dict[str, Any]:
     """Versions, threads, processor features and load that go with every figure."""
     return {
         "torch": torch.__version__,
+        "onednn": _onednn(),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "processor": _processor(),
         "preload": os.environ.get("LD_PRELOAD", ""),
         "load": os.getloadavg()[0],
     }
+
+
+def _onednn() -> str:
+    found = re.search(r"(?:MKL-DNN|oneDNN) v(\S+)", torch.__config__.show())
+    return found[1] if found else ""
 
 
 def _processor() -> dict[str, Any]:

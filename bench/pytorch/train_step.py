@@ -1,6 +1,6 @@
 """Times whole training steps of FLAME-MoE in PyTorch on the CPU.
 
-Prints one JSON object per variant, one a line; with --variant all each in a process of its own,
+Prints one JSON object per variant, one a line; of several variants each in a process of its own,
 and last the fastest under the key "best".
 """
 
@@ -11,15 +11,17 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import deck
 import numpy as np
 import process
 import torch
+import trial
 import variants
-from model import Mixture, Model, Sizes
+from model import Mixture, Model
 from optimizer import ClippedAdamW
 
 # Updates over which the learning rate rises from 0, as in FLAME-38M's deck: at once at its full
@@ -60,10 +62,7 @@ class Batches:
 
 def parse(text: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--deck", type=Path, help="read the model's sizes from this deck")
-    for size in fields(Sizes):
-        flag = "--" + size.name.replace("_", "-")
-        parser.add_argument(flag, type=type(size.default), help=f"default {size.default}")
+    deck.add_options(parser)
     parser.add_argument("--tokens", type=Path, help="raw token file (.bin); random without it")
     parser.add_argument("--token-type", choices=("uint16", "int32"), default="uint16")
     parser.add_argument("--sequences", type=int, default=1, help="sequences a step, one cell")
@@ -74,9 +73,7 @@ def parse(text: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--variant",
         default="all",
-        help="all, or TYPE-PRODUCT[-compile] with TYPE "
-        + "|".join(variants.TYPES)
-        + " and PRODUCT loop|bmm|grouped",
+        help=variants.HELP,
     )
     parser.add_argument(
         "--attention",
@@ -97,15 +94,9 @@ def parse(text: list[str]) -> argparse.Namespace:
     return parser.parse_args(text)
 
 
-def sizes_of(arguments: argparse.Namespace) -> Sizes:
-    sizes = Sizes.from_deck(arguments.deck) if arguments.deck else Sizes()
-    given = {f.name: getattr(arguments, f.name) for f in fields(Sizes)}
-    return replace(sizes, **{name: v for name, v in given.items() if v is not None})
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Times one variant in this process."""
-    sizes = sizes_of(arguments)
+    sizes = deck.sizes(arguments)
     length = arguments.sequence_length
     numerics = variants.numerics(
         arguments.variant, sizes, length, arguments.attention, arguments.head_chunk
@@ -145,40 +136,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measure_all(text: list[str], environment: dict[str, str]) -> None:
-    """Every eager variant, then the fastest of each type compiled."""
-    found: list[dict[str, Any]] = []
-
-    def add(variant: str) -> dict[str, Any]:
-        result = process.run_json([__file__, *text, "--variant", variant], environment)
-        result["variant"] = variant
-        print(json.dumps(result), flush=True)
-        found.append(result)
-        return result
-
-    for kind in variants.TYPES:
-        eager = [add(name) for name in variants.eager_variants() if name.startswith(kind + "-")]
-        eager = [result for result in eager if "error" not in result]
-        if eager:
-            add(min(eager, key=lambda result: result["median_s"])["variant"] + "-compile")
-    whole = [result for result in found if "error" not in result]
-    if not whole:
-        sys.exit("no variant ran")
-    best = min(whole, key=lambda result: result["median_s"])
-    keys = ("variant", "tokens_per_second", "median_s", "peak_bytes")
-    print(json.dumps({"best": {key: best[key] for key in keys}}))
-
-
 def main() -> None:
     arguments = parse(sys.argv[1:])
-    if arguments.variant == "all":
-        environment = process.with_preload(arguments.preload)
-        measure_all([*sys.argv[1:], "--preload", arguments.preload], environment)
-        return
-    process.restart_with_preload(arguments.preload)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     try:
+        if not trial.is_one(arguments.variant):
+            trial.run(__file__, sys.argv[1:], arguments.variant, arguments.preload)
+            return
+        process.restart_with_preload(arguments.preload)
+        if arguments.threads:
+            torch.set_num_threads(arguments.threads)
         print(json.dumps(measure(arguments)))
     except (ValueError, OSError) as error:
         sys.exit(f"train_step.py: {error}")

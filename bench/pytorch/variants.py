@@ -17,6 +17,12 @@ TYPES = {
     "autocast": (torch.float32, torch.bfloat16),
 }
 
+HELP = (
+    "all, or names separated by commas: TYPE-PRODUCT[-compile] with TYPE "
+    + "|".join(TYPES)
+    + " and PRODUCT loop|bmm|grouped"
+)
+
 
 def eager_variants() -> list[str]:
     """Names TYPE-PRODUCT of all eager variants; `-compile` may follow."""

@@ -1,0 +1,1 @@
+"""The parts of bench/run: what is measured, by whom, how it is shown."""

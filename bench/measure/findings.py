@@ -1,0 +1,112 @@
+"""What follows from the cases, beside the project's goals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import attrgetter
+
+from measure import cores, kernels, steps
+from measure.hearth import Hearth
+from measure.results import HEARTH, PYTORCH, Case, Entry, Finding
+from measure.setting import Setting
+
+# Phases of training that find experts and bring token copies to them and back.
+ROUTING = ("router", "router backward", "wait for counts", "dispatch", "dispatch backward",
+           "combine", "combine backward")  # fmt: skip
+
+
+def of(setting: Setting) -> list[Finding]:
+    """All that can be said with what was measured."""
+    return [
+        *_ratios(setting), *_memory(setting), *_routing(setting), *_statistics(setting),
+        *_cores(setting), *_launch(setting),
+    ]  # fmt: skip
+
+
+def _case(setting: Setting, section: str, name: str) -> Case | None:
+    found = [c for c in setting.results.cases if (c.section, c.name) == (section, name)]
+    return found[0] if found else None
+
+
+def _entry(setting: Setting, section: str, name: str, variant: str | None = None) -> Entry | None:
+    case = _case(setting, section, name)
+    return case.of(HEARTH, variant) if case else None
+
+
+def _ratios(setting: Setting) -> Iterator[Finding]:
+    for case in setting.results.cases:
+        best = case.of(HEARTH)
+        if case.section in ("steps", "layers") and best and (ratio := case.ratio(best)):
+            yield Finding(
+                f"{case.name}: {best.name}, as fast as {PYTORCH}'s fastest", ratio, "times"
+            )
+
+
+def _memory(setting: Setting) -> Iterator[Finding]:
+    """Of the case with the largest cell."""
+    case = _case(
+        setting,
+        "steps",
+        steps.name_of(setting, max(setting.plan.steps, key=attrgetter("sequences"))),
+    )
+    ours, theirs = (case.of(HEARTH), case.of(PYTORCH)) if case else (None, None)
+    if ours and theirs:
+        share = 100 * ours.peak_bytes / theirs.peak_bytes
+        yield Finding.below(f"{case.name}: peak memory beside {PYTORCH}'s", share, "%", 50)
+
+
+def _routing(setting: Setting) -> Iterator[Finding]:
+    for case in setting.results.cases:
+        if case.section not in ("steps", "cores") or steps.COUNTS_OFF in case.name:
+            continue
+        for entry in case.entries:
+            if all_s := entry.details.get("all_steps_s"):
+                phases = entry.details["phase_s"]
+                share = 100 * sum(phases.get(phase, 0.0) for phase in ROUTING) / all_s
+                what = f"{case.name}, {entry.variant}: router, permutation and exchange"
+                yield Finding.below(what, share, "%", 10)
+
+
+def _statistics(setting: Setting) -> Iterator[Finding]:
+    """By their kernel's time, and by runs with and without their largest part."""
+    first = setting.plan.steps[0]
+    name, kind = steps.name_of(setting, first), setting.options.types[0]
+    whole = _entry(setting, "steps", name, kind)
+    if whole is None:
+        return
+    of_deck = next((p for p in setting.plan.kernels if p.deck == first.deck), None)
+    kernel = of_deck and _entry(setting, "kernels", kernels.name_of(of_deck, "routing statistics"))
+    if kernel:
+        layers = _moe_layers(setting.hearth, first)
+        share = 100 * layers * first.sequences * kernel.median_s / whole.median_s
+        yield Finding.below(f"{name}: routing statistics, by their kernel", share, "%", 1)
+    without = _entry(setting, "steps", name + steps.COUNTS_OFF, kind)
+    if without:
+        cost = 100 * (whole.median_s / without.median_s - 1)
+        yield Finding(f"{name}: steps with counts by token beside those without", cost, "%")
+
+
+def _moe_layers(hearth: Hearth, case) -> float:
+    found = hearth.check(case.deck)
+    return found["model.layers"] - found["moe.dense_layers"]
+
+
+def _cores(setting: Setting) -> Iterator[Finding]:
+    """Throughput by core: one over two, and two processes over one."""
+    found = [_entry(setting, "cores", cores.name_of(setting, *layout)) for layout in cores.LAYOUTS]
+    one, two, apart = found
+    model = steps.name_of(setting, setting.plan.cores)
+    if one and two:
+        value = 2 * two.median_s / one.median_s
+        what = f"{model}: one process by core, on one core over on two"
+        yield Finding.at_least(what, value, "", 0.9)
+    if two and apart:
+        what = f"{model}: two cores, one process of two threads over two processes of one"
+        yield Finding(what, apart.median_s / two.median_s, "")
+
+
+def _launch(setting: Setting) -> Iterator[Finding]:
+    for case in setting.results.cases:
+        entry = case.of(HEARTH)
+        if case.section == "launch" and entry:
+            yield Finding.below(case.name, entry.median_s, "s", 2)

@@ -1,0 +1,1 @@
+"""Single pieces of the model, timed under the names that hearth-bench gives them."""
