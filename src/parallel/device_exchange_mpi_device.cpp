@@ -20,6 +20,27 @@ void in_messages(Index size, Index limit, Transfer transfer) {
   }
 }
 
+// An array's parts, one for each rank, in their order.
+template <class T>
+class Parts {
+ public:
+  Parts(T* data, const std::vector<Index>& counts) : counts_(counts) {
+    for (const Index count : counts) {
+      begin_.push_back(data);
+      data += count;
+    }
+  }
+  [[nodiscard]] T* begin(int rank) const { return begin_[static_cast<std::size_t>(rank)]; }
+  [[nodiscard]] Index size(int rank) const { return counts_[static_cast<std::size_t>(rank)]; }
+
+ private:
+  const std::vector<Index>& counts_;
+  std::vector<T*> begin_;
+};
+
+// Elements that arrive before they are added: few enough for a cache.
+constexpr Index summed_elements = Index{1} << 17;
+
 }  // namespace
 
 template <class T>
@@ -63,36 +84,60 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
   });
 }
 
+// In turns with the ranks at growing distance: every rank sends and receives each part once,
+// however many ranks there are. Sums of integers may be taken in any order.
 void DeviceExchange::reduce_scatter(const Array1<std::int64_t>& values,
                                     const std::vector<Index>& counts) const {
-  if (communicator_.size() == 1) return;
   Kokkos::fence("reduce_scatter");
+  const Communicator& c = communicator_;
+  const Parts<std::int64_t> parts(values.data(), counts);
   const Index limit =
-      std::max<Index>(1, communicator_.message_limit_bytes() / Index{sizeof(std::int64_t)});
-  std::int64_t* part = values.data();
-  for (int rank = 0; rank < communicator_.size(); ++rank) {
-    const bool mine = rank == communicator_.rank();
-    const Index elements = counts[static_cast<std::size_t>(rank)];
-    in_messages(elements, limit, [&](Index begin, int count) {
-      std::int64_t* const values_here = part + begin;
-      MPI_Reduce(mine ? MPI_IN_PLACE : values_here, mine ? values_here : nullptr, count,
-                 MPI_INT64_T, MPI_SUM, rank, communicator_.mpi());
+      std::clamp<Index>(c.message_limit_bytes() / Index{sizeof(std::int64_t)}, 1, summed_elements);
+  const Index mine = counts[static_cast<std::size_t>(c.rank())];
+  const auto arrived = uninitialized<Array1<std::int64_t>>(
+      "arrived gradients", c.size() > 1 ? std::min(limit, mine) : 0);
+  std::int64_t* const sum = parts.begin(c.rank());
+  for (int distance = 1; distance < c.size(); ++distance) {
+    const int to = (c.rank() + distance) % c.size();
+    const int from = (c.rank() - distance + c.size()) % c.size();
+    std::vector<MPI_Request> sent;
+    in_messages(parts.size(to), limit, [&](Index begin, int count) {
+      MPI_Isend(parts.begin(to) + begin, count, MPI_INT64_T, to, 0, c.mpi(), &sent.emplace_back());
     });
-    part += elements;
+    in_messages(mine, limit, [&](Index begin, int count) {
+      MPI_Recv(arrived.data(), count, MPI_INT64_T, from, 0, c.mpi(), MPI_STATUS_IGNORE);
+      std::int64_t* const here = sum + begin;
+      Kokkos::parallel_for(
+          "add_gradients", Kokkos::RangePolicy<Exec>(0, count),
+          KOKKOS_LAMBDA(const int i) { here[i] += arrived(i); });
+      Kokkos::fence("add_gradients");
+    });
+    MPI_Waitall(static_cast<int>(sent.size()), sent.data(), MPI_STATUSES_IGNORE);
   }
 }
 
+// Around a ring: each rank passes on what it got last.
 template <class T>
 void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index>& counts) const {
-  if (communicator_.size() == 1) return;
   Kokkos::fence("all_gather");
-  auto* part = reinterpret_cast<char*>(values.data());
-  for (int rank = 0; rank < communicator_.size(); ++rank) {
-    const Index bytes = counts[static_cast<std::size_t>(rank)] * Index{sizeof(T)};
-    in_messages(bytes, communicator_.message_limit_bytes(), [&](Index begin, int count) {
-      MPI_Bcast(part + begin, count, MPI_BYTE, rank, communicator_.mpi());
+  const Communicator& c = communicator_;
+  const Parts<T> parts(values.data(), counts);
+  const Index limit = std::max<Index>(1, c.message_limit_bytes() / static_cast<Index>(sizeof(T)));
+  const auto bytes = [](int elements) { return elements * static_cast<int>(sizeof(T)); };
+  const int next = (c.rank() + 1) % c.size(), previous = (c.rank() - 1 + c.size()) % c.size();
+  for (int round = 0; round + 1 < c.size(); ++round) {
+    const int out = (c.rank() - round + c.size()) % c.size();
+    const int in = (out - 1 + c.size()) % c.size();
+    std::vector<MPI_Request> requests;
+    in_messages(parts.size(in), limit, [&](Index begin, int count) {
+      MPI_Irecv(parts.begin(in) + begin, bytes(count), MPI_BYTE, previous, 0, c.mpi(),
+                &requests.emplace_back());
     });
-    part += bytes;
+    in_messages(parts.size(out), limit, [&](Index begin, int count) {
+      MPI_Isend(parts.begin(out) + begin, bytes(count), MPI_BYTE, next, 0, c.mpi(),
+                &requests.emplace_back());
+    });
+    MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
   }
 }
 
