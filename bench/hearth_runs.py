@@ -6,6 +6,7 @@ the tokens from routing.h5.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import statistics
@@ -16,19 +17,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "preprocess"))
-from failures import Failure  # noqa: E402
+from failures import Failure, InputError  # noqa: E402
 from indexed_dataset import Writer  # noqa: E402
 
 MEMORY_FOLDER = Path("/dev/shm")  # a run ends in a checkpoint, which must not wait for a disk
 
-# What is reported of a step, and the timers' names that make it up. "feed-forward" and "exchange"
-# are phases around or inside others.
+# What is reported of a step, and the timers' names that make it up. "feed-forward" is a phase
+# around others; "exchange" is to start it and to wait for it.
 INNER_OF_FEED_FORWARD = {
     "router": ("router", "router backward"),
     "wait for counts": ("wait for counts",),
@@ -39,6 +41,7 @@ INNER_OF_FEED_FORWARD = {
         "combine backward",
     ),
     "shared expert": ("shared expert", "shared expert backward"),
+    "exchange": ("exchange",),
     "experts": ("experts", "experts backward"),
 }
 OUTER = {
@@ -87,6 +90,19 @@ class Run:
         return asdict(self)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What scaling.py wrote."""
+    try:
+        found = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a file of scaling.py") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; expected a file of scaling.py") from None
+    if not isinstance(found, dict) or "runs" not in found:
+        raise InputError(f"{path}: no runs; expected a file of scaling.py")
+    return found
+
+
 def run_from_json(value: Mapping[str, object]) -> Run:
     layout = Layout(**value["layout"])  # type: ignore[arg-type]
     return Run(**{**value, "layout": layout})  # type: ignore[arg-type]
@@ -105,8 +121,6 @@ def phase_times(totals_s: Mapping[str, float], steps_s: float, median_s: float) 
 
     times = {name: total(parts) for name, parts in (OUTER | INNER_OF_FEED_FORWARD).items()}
     times["feed-forward"] -= sum(times[name] for name in INNER_OF_FEED_FORWARD)
-    times["exchange"] = total(("exchange",))
-    times["dispatch, combine"] -= times["exchange"]
     times["rest"] = median_s - sum(times.values())
     return {name: max(0.0, times[name]) for name in PHASES}
 

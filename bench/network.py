@@ -8,54 +8,59 @@ from typing import Any
 
 from power_law import least_squares
 
-COLLECTIVES = ("turns", "ring")
+BYTES_PER_GRADIENT = 8  # int64
 
 
 @dataclass(frozen=True)
 class Network:
     """Seconds a message, bytes a second that a rank sends while it receives as many.
 
-    `collectives`: how gradients are summed and weights gathered. "turns" is what Hearth does over
-    MPI, a reduction to (a broadcast from) each rank in turn, along binomial trees that start where
-    the one before ended; "ring" is what NCCL does.
+    Gradients are summed and weights gathered as in a ring: each rank sends, and receives, as many
+    parts as there are other ranks. `overlap`: the share of the time that work beside an exchange
+    takes in which the network makes progress.
     """
 
     latency_s: float
     exchange_bytes_per_s: float
-    reduce_bytes_per_s: float
+    reduce_bytes_per_s: float  # adding included
     gather_bytes_per_s: float
-    collectives: str = "turns"
+    overlap: float = 0
 
     @staticmethod
     def plain(
-        latency_s: float, bytes_per_s: float, collectives: str = "turns", adding_s: float = 0
+        latency_s: float, bytes_per_s: float, adding_s: float = 0, overlap: float = 0
     ) -> Network:
-        """One bandwidth for all; `adding_s`: what a rank takes to add a byte to a sum."""
-        reduce_bytes_per_s = 1 / (1 / bytes_per_s + adding_s)
-        return Network(latency_s, bytes_per_s, reduce_bytes_per_s, bytes_per_s, collectives)
+        """One bandwidth for all; `adding_s`: what a rank takes to add an element to a sum."""
+        reduce_bytes_per_s = 1 / (1 / bytes_per_s + adding_s / BYTES_PER_GRADIENT)
+        return Network(latency_s, bytes_per_s, reduce_bytes_per_s, bytes_per_s, overlap)
 
     @property
     def adding_s(self) -> float:
-        """Seconds by which a byte of a sum takes longer than one that is only passed on."""
-        return max(0.0, 1 / self.reduce_bytes_per_s - 1 / self.gather_bytes_per_s)
+        """Seconds by which an element of a sum takes longer than its bytes if only passed on."""
+        byte_s = 1 / self.reduce_bytes_per_s - 1 / self.gather_bytes_per_s
+        return BYTES_PER_GRADIENT * max(0.0, byte_s)
 
     def exchange_s(self, sent_bytes: float) -> float:
         """Of the bytes of an all-to-all; its messages' latency is counted apart."""
         return sent_bytes / self.exchange_bytes_per_s
 
+    def visible_s(self, exchange_s: float, beside_s: float) -> float:
+        """What remains of exchanges beside which there is so much work."""
+        return max(0.0, exchange_s - self.overlap * beside_s)
+
     def reduce_scatter_s(self, array_bytes: float, ranks: int) -> float:
-        return self._over_ranks(array_bytes, self.reduce_bytes_per_s, ranks)
+        return self._ring_s(array_bytes, self.reduce_bytes_per_s, ranks)
 
     def all_gather_s(self, array_bytes: float, ranks: int) -> float:
-        return self._over_ranks(array_bytes, self.gather_bytes_per_s, ranks)
+        return self._ring_s(array_bytes, self.gather_bytes_per_s, ranks)
 
     def sum_s(self, ranks: int) -> float:
         """A few numbers to all ranks: up a tree and down again."""
         return 2 * levels(ranks) * self.latency_s
 
-    def _over_ranks(self, array_bytes: float, bytes_per_s: float, ranks: int) -> float:
-        messages, parts = over_ranks(ranks, self.collectives)
-        return messages * self.latency_s + parts * array_bytes / bytes_per_s
+    def _ring_s(self, array_bytes: float, bytes_per_s: float, ranks: int) -> float:
+        messages, share = ring(ranks)
+        return messages * self.latency_s + share * array_bytes / bytes_per_s
 
 
 def levels(ranks: int) -> int:
@@ -63,16 +68,12 @@ def levels(ranks: int) -> int:
     return (ranks - 1).bit_length()
 
 
-def over_ranks(ranks: int, collectives: str) -> tuple[int, float]:
-    """Messages one after the other, and the share of the array that passes, times its passes."""
-    if ranks == 1:
-        return 0, 0
-    if collectives == "ring":
-        return ranks - 1, (ranks - 1) / ranks
-    return ranks * levels(ranks), levels(ranks)
+def ring(ranks: int) -> tuple[int, float]:
+    """Messages one after the other, and the share of the array that they carry together."""
+    return ranks - 1, (ranks - 1) / ranks
 
 
-def fitted(measured: Iterable[Mapping[str, Any]], collectives: str = "turns") -> Network:
+def fitted(measured: Iterable[Mapping[str, Any]], overlap: float = 0) -> Network:
     """From the lines of `hearth-bench exchange`, of one or more numbers of ranks."""
     points: dict[str, list[Mapping[str, Any]]] = {}
     for point in measured:
@@ -88,11 +89,11 @@ def fitted(measured: Iterable[Mapping[str, Any]], collectives: str = "turns") ->
     bandwidth = {}
     for name in ("reduce_scatter", "all_gather"):
         largest = max(points[name], key=lambda p: p["bytes"])  # gradients fit no cache
-        messages, parts = over_ranks(int(largest["ranks"]), collectives)
+        messages, share = ring(int(largest["ranks"]))
         byte_s = largest["median_s"] - messages * latency_s
-        bandwidth[name] = parts * largest["bytes"] / byte_s
+        bandwidth[name] = share * largest["bytes"] / byte_s
     return Network(
-        latency_s, exchange, bandwidth["reduce_scatter"], bandwidth["all_gather"], collectives
+        latency_s, exchange, bandwidth["reduce_scatter"], bandwidth["all_gather"], overlap
     )
 
 

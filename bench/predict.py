@@ -6,7 +6,8 @@ hearth-bench timed alone. Messages go through a network of one latency and one b
 the options or the one that scaling.py measured. Decks keep their batch while it has a sequence for
 every rank; their cells shrink to that, and beyond it the batch grows.
 
---check compares with all step times in the file of scaling.py instead.
+--check compares with all step times in the file of scaling.py instead. --markdown prints what
+docs/performance.md shows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import network
 import rates
 import scaling_model as model_of_scaling
 from deck_model import InputError, Model, read_deck
-from hearth_runs import ROOT, Failure, Run, run_from_json
+from hearth_runs import ROOT, Failure, Run, read_json, run_from_json
+from markdown_table import percent, table
 from network import Network
 from scaling_model import Layout, Rates, StepTime
 
@@ -68,31 +70,27 @@ def parse(text: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bandwidth-gb-s", type=float, default=25, help="of a rank (%(default)s)")
     parser.add_argument("--measured-network", action="store_true", help="that of the file instead")
     parser.add_argument(
-        "--collectives",
-        choices=network.COLLECTIVES,
-        default="turns",
-        help="turns: as Hearth does over MPI; ring: as over NCCL (%(default)s)",
+        "--overlap",
+        type=float,
+        default=0,
+        metavar="FRACTION",
+        help="of the shared expert's time, in which an exchange goes on: 0 for MPI that makes "
+        "progress only inside its calls, 1 for networks that do by themselves (%(default)s)",
     )
+    parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument(
         "--output", type=Path, default=Path("predict.json"), help="JSON; figures beside it"
     )
     arguments = parser.parse_args(text)
     if arguments.kernels and len(arguments.decks) != 1:
         parser.error("--kernels is for one deck")
+    if not 0 <= arguments.overlap <= 1:
+        parser.error("--overlap is from 0 to 1")
     return arguments
 
 
 def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
-
-
-def read_scaling(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; expected a file of scaling.py") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; expected a file of scaling.py") from None
 
 
 def measured_deck(scaling: Mapping[str, Any]) -> Model:
@@ -122,18 +120,17 @@ def choose_rates(arguments: argparse.Namespace, scaling: Mapping[str, Any], mode
 
 
 def choose_network(arguments: argparse.Namespace, scaling: Mapping[str, Any]) -> Network:
-    collectives = arguments.collectives
     points = scaling.get("exchange")
     if arguments.measured_network or arguments.check:
         if not points:
             raise InputError(f"{arguments.scaling}: no network was measured; leave out --only work")
-        return network.fitted(points, collectives)
-    adding_s = network.fitted(points, "turns").adding_s if points else 0
+        return network.fitted(points, arguments.overlap)
+    adding_s = network.fitted(points).adding_s if points else 0
     return Network.plain(
         1e-6 * arguments.latency_us,
         1e9 * arguments.bandwidth_gb_s,
-        collectives,
         adding_s / arguments.speedup,
+        arguments.overlap,
     )
 
 
@@ -167,6 +164,33 @@ def predict(
     return rows
 
 
+def prediction_table(decks: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    """Lines of Markdown."""
+    heads = "deck expert_ranks ranks sequences s/step efficiency".split()
+    heads += ["most besides compute", "state, GiB a rank"]
+    cells = []
+    for name, rows in decks.items():
+        for row in rows:
+            share = row["terms_s"][row["overhead"]] / row["step_s"]
+            cells.append(
+                [
+                    f"`{name}`",
+                    f"{row['expert_ranks']}",
+                    f"{row['ranks']}",
+                    f"{row['sequences']}",
+                    four_digits(row["step_s"]),
+                    percent(row["efficiency"]),
+                    f"{row['overhead']}, {percent(share)}",
+                    f"{row['state_bytes'] / GIB:.1f}",
+                ]
+            )
+    return table(heads, cells)
+
+
+def four_digits(seconds: float) -> str:
+    return f"{seconds:.0f}" if seconds >= 1000 else f"{seconds:#.4g}"
+
+
 def print_prediction(name: str, rows: list[dict[str, Any]]) -> None:
     print(f"\n{name}: what takes most of a step, what takes most besides compute, and GiB of state")
     print(
@@ -185,9 +209,16 @@ def print_prediction(name: str, rows: list[dict[str, Any]]) -> None:
         )
 
 
-# What all ranks do at once. In a collective that takes turns along trees most ranks wait, so that
-# those which work find a core.
-AT_ONCE = ("compute", "accumulate", "imbalance", "exchange", "optimizer")
+# What keeps all ranks busy at once, so that those which share a core wait for each other.
+AT_ONCE = (
+    "compute",
+    "accumulate",
+    "imbalance",
+    "exchange",
+    "gradients",
+    "weights",
+    "optimizer",
+)
 
 
 def predict_run(run: Run, model: Model, rank: Rates, net: Network, ranks_a_core: float) -> StepTime:
@@ -197,6 +228,49 @@ def predict_run(run: Run, model: Model, rank: Rates, net: Network, ranks_a_core:
     imbalance = model_of_scaling.imbalance_of_shares(run.expert_share, expert_ranks)
     time = model_of_scaling.step_time(model, layout, rank, net, imbalance)
     return replace(time, **{name: ranks_a_core * time.terms[name] for name in AT_ONCE})
+
+
+def check_table(scaling: Mapping[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown: the runs of strong and weak scaling, and the errors of all."""
+    of_ranks = [
+        (run["ranks"], run["expert_ranks"], run["cells"], run["median_s"])
+        for run in (*scaling["strong"], *scaling["weak"])
+    ]
+    heads = ["ranks", "expert_ranks", "cells", "q", "measured, s", "predicted, s", "error"]
+    cells = [
+        [
+            f"{row['ranks']}",
+            f"{row['expert_ranks']}",
+            f"{row['cells']}",
+            f"{row['imbalance']:.2f}",
+            f"{row['measured_s']:.3f}",
+            f"{row['predicted_s']:.3f}",
+            percent(row["error"], "+.1f"),
+        ]
+        for row in rows
+        if (row["ranks"], row["expert_ranks"], row["cells"], row["measured_s"]) in of_ranks
+    ]
+    several, alone = (errors_of(rows, several) for several in (True, False))
+    return [
+        *table(heads, cells),
+        "",
+        f"Mean error of the {several['runs']} with several ranks "
+        f"{percent(several['mean'], '.1f')}, most "
+        f"{percent(several['most'], '.1f')}; of the {alone['runs']} runs of one rank, to",
+        f"which the rates were fitted, {percent(alone['mean'], '.1f')} and "
+        f"{percent(alone['most'], '.1f')}.",
+    ]
+
+
+def errors_of(rows: list[dict[str, Any]], several: bool) -> dict[str, Any]:
+    """Of the runs with several ranks, or with one."""
+    errors = [abs(row["error"]) for row in rows if (row["ranks"] > 1) == several]
+    count = len(errors)
+    return {
+        "runs": count,
+        "mean": sum(errors) / max(1, count),
+        "most": max(errors, default=0.0),
+    }
 
 
 def check(scaling: Mapping[str, Any], net: Network) -> list[dict[str, Any]]:
@@ -238,7 +312,8 @@ def print_check(rows: list[dict[str, Any]], net: Network, slowdown: float) -> No
     print(
         f"network: {1e6 * net.latency_s:.3g} us a message, exchange "
         f"{1e-9 * net.exchange_bytes_per_s:.3g}, reduce {1e-9 * net.reduce_bytes_per_s:.3g}, "
-        f"gather {1e-9 * net.gather_bytes_per_s:.3g} GB/s; slowdown side by side {slowdown:.2f}"
+        f"gather {1e-9 * net.gather_bytes_per_s:.3g} GB/s, adding {1e9 * net.adding_s:.3g} ns; "
+        f"slowdown side by side {slowdown:.2f}"
     )
     print(
         f"{'ranks':>5s} {'expert_ranks':>12s} {'cells':>5s} {'imbalance':>9s} {'measured':>9s} "
@@ -257,21 +332,25 @@ def print_check(rows: list[dict[str, Any]], net: Network, slowdown: float) -> No
             f"{row['error']:+7.1%} {row['without_slowdown_s']:11.3f}  {words}"
         )
     for several in (False, True):
-        errors = [abs(row["error"]) for row in rows if (row["ranks"] > 1) == several]
-        if errors:
+        errors = errors_of(rows, several)
+        if errors["runs"]:
             who = "several ranks, predicted" if several else "one rank, fitted"
-            print(f"{who}: mean error {sum(errors) / len(errors):.1%}, most {max(errors):.1%}")
+            print(f"{who}: mean error {errors['mean']:.1%}, most {errors['most']:.1%}")
 
 
 def main(text: list[str] | None = None) -> None:
     arguments = parse(text)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    scaling = read_scaling(arguments.scaling)
+    scaling = read_json(arguments.scaling)
     net = choose_network(arguments, scaling)
     result: dict[str, Any] = {"network": asdict(net)}
+    written: list[Path] = []
     if arguments.check:
         rows = check(scaling, net)
-        print_check(rows, net, scaling["side_by_side"]["slowdown"])
+        if arguments.markdown:
+            print(*check_table(scaling, rows), sep="\n")
+        else:
+            print_check(rows, net, scaling["side_by_side"]["slowdown"])
         result["check"] = rows
     else:
         import predict_figures  # here, since Matplotlib takes its time to load
@@ -281,12 +360,16 @@ def main(text: list[str] | None = None) -> None:
             model = read_deck(deck, {"model.compute_type": arguments.compute_type})
             rank = choose_rates(arguments, scaling, model)
             rows = predict(model, rank, net, arguments)
-            print_prediction(deck.stem, rows)
+            if not arguments.markdown:
+                print_prediction(deck.stem, rows)
             result["decks"][deck.stem] = rows
+        if arguments.markdown:
+            print(*prediction_table(result["decks"]), sep="\n")
         for name, rows in result["decks"].items():
-            print(predict_figures.draw(name, rows, result, arguments.output))
+            written.append(predict_figures.draw(name, rows, result, arguments.output))
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(arguments.output)
+    if not arguments.markdown:
+        print(*written, arguments.output, sep="\n")
 
 
 if __name__ == "__main__":

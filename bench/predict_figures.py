@@ -74,10 +74,10 @@ def draw(name: str, rows: Rows, result: Mapping[str, Any], output: Path) -> Path
     legend.axis("off")
     net = result["network"]
     faster = f", ranks {result['speedup']:g} times as fast" if result["speedup"] != 1 else ""
+    hidden = f", overlap {net['overlap']:g}" if net["overlap"] else ""
     figure.suptitle(
         f"Predicted: {name}; {1e6 * net['latency_s']:.3g} µs, "
-        f"{1e-9 * net['exchange_bytes_per_s']:.3g} GB/s a rank, collectives in {net['collectives']}"
-        f"{faster}"
+        f"{1e-9 * net['exchange_bytes_per_s']:.3g} GB/s a rank{hidden}{faster}"
     )
     figure.savefig(path)
     plt.close(figure)
@@ -120,7 +120,9 @@ def mark_batch(axes: Axes, rows: Rows, in_words: bool) -> None:
 
 def ranks_axis(axes: Axes, rows: Rows) -> None:
     axes.set_xscale("log", base=2)
-    axes.set_xlim(min(row["ranks"] for row in rows), max(row["ranks"] for row in rows))
+    fewest, most = min(row["ranks"] for row in rows), max(row["ranks"] for row in rows)
+    if fewest < most:
+        axes.set_xlim(fewest, most)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("ranks")

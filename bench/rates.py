@@ -21,7 +21,7 @@ PIECES_OF_PHASE = {
     "experts": ("experts",),
     "head": ("head",),
 }
-# Without messages these are copies and bookkeeping.
+# Without messages these are bookkeeping.
 OTHER_PHASES = ("wait for counts", "exchange", "rest")
 
 

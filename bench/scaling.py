@@ -9,7 +9,7 @@ talk to each other: what they lose, the machine loses.
 Work: one rank; tokens of a cell, length of a sequence, experts, top_k and layers one at a time.
 
 Each rank is a process of one thread. Every time is the median of a run's steps after the warm-up.
-The JSON file holds all times and phases; bench/predict.py reads it.
+The JSON file holds all times and phases; bench/predict.py reads it, and --report prints its tables.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import power_law
 from deck_model import InputError, Model, read_deck
@@ -35,9 +36,11 @@ from hearth_runs import (
     Run,
     mpi_command,
     mpi_environment,
+    read_json,
     scratch_folder,
     write_tokens,
 )
+from markdown_table import table
 
 Settings = dict[str, int]
 ALONE = Layout()
@@ -48,7 +51,7 @@ class Axis:
     """Work that grows along one key of the deck."""
 
     name: str
-    expected: str
+    expected: str  # exponent
     settings: list[Settings]
     sizes: list[int]
 
@@ -73,6 +76,8 @@ def parse(text: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("scaling.json"), help="JSON; figures beside it"
     )
+    parser.add_argument("--report", type=Path, metavar="JSON", help="measure nothing, print this")
+    parser.add_argument("--markdown", action="store_true", help="print as docs/performance.md does")
     arguments = parser.parse_args(text)
     if arguments.cells < 1 or arguments.steps < 1 or arguments.warmup < 1:
         parser.error("cells, steps and warm-up are 1 or more")
@@ -100,13 +105,13 @@ def axes_of_work(model: Model, length: int) -> list[Axis]:
     axes = [
         Axis(
             "tokens of a cell",
-            "1 above a constant: every product and pass is linear in tokens",
+            "1",
             [{**shorter, **batch(1, n)} for n in sequences],
             [n * length // 2 for n in sequences],
         ),
         Axis(
             "sequence length",
-            "1 above a constant, towards 2 where attention's scores weigh",
+            "1, towards 2 where scores weigh",
             [{"model.sequence_length": n, **batch(1)} for n in lengths],
             lengths,
         ),
@@ -119,13 +124,13 @@ def axes_of_work(model: Model, length: int) -> list[Axis]:
         axes += [
             Axis(
                 "experts",
-                "0 for products; weights, their gradients and the update grow with exponent 1",
+                "0 in products, 1 in weights and update",
                 [changed(base, "moe.experts", n, model.experts) for n in experts],
                 experts,
             ),
             Axis(
                 "top_k",
-                "1 above a constant",
+                "1",
                 [changed(base, "moe.top_k", n, model.top_k) for n in copies],
                 copies,
             ),
@@ -134,7 +139,7 @@ def axes_of_work(model: Model, length: int) -> list[Axis]:
     axes.append(
         Axis(
             "layers",
-            "1 above a constant (embedding and head)",
+            "1",
             [changed(base, "model.layers", n, model.layers) for n in layers],
             layers,
         )
@@ -269,6 +274,46 @@ def print_work(found: list[dict[str, object]]) -> None:
         print(f"  expected: {axis['expected']}")
 
 
+def work_table(found: list[dict[str, object]]) -> list[str]:
+    """Lines of Markdown."""
+    heads = ["what grows", "seconds a step", "exponent above the constant", "constant, s", "slope"]
+    rows = []
+    for axis in found:
+        fit: Mapping[str, Any] = axis["fit"]  # type: ignore[assignment]
+        low, high = fit["exponent_range"]
+        points = zip(axis["sizes"], axis["median_s"], strict=True)  # type: ignore[call-overload]
+        rows.append(
+            [
+                f"{axis['name']}",
+                ", ".join(f"{n}: {s:.2f}" for n, s in points),
+                f"{fit['exponent']:.2f} ({low:.2f} to {high:.2f})",
+                f"{fit['constant']:.2f}",
+                f"{fit['slope']:.2f}",
+                f"{axis['expected']}",
+            ]
+        )
+    return table([*heads, "expected"], rows)
+
+
+def report(result: Mapping[str, Any], markdown: bool) -> None:
+    """All tables."""
+    if "strong" in result:
+        side = result["side_by_side"]
+        print("```text" if markdown else "")
+        print(
+            f"{side['copies']:.0f} independent runs side by side: {side['together_s']:.3f} s a "
+            f"step, alone {side['alone_s']:.3f} s: {side['slowdown']:.2f} times as slow"
+        )
+        print_scaling("strong scaling", result["strong"])
+        print_scaling("weak scaling", result["weak"])
+        if markdown:
+            print("```")
+    if "work" in result and markdown:
+        print("", *work_table(result["work"]), sep="\n")
+    elif "work" in result:
+        print_work(result["work"])
+
+
 def measure(arguments: argparse.Namespace, measurement: Measurement, model: Model) -> dict:
     ranks = [int(n) for n in arguments.ranks.split(",")]
     found: dict[str, object] = {}
@@ -284,8 +329,11 @@ def measure(arguments: argparse.Namespace, measurement: Measurement, model: Mode
     return found
 
 
-def main() -> None:
-    arguments = parse()
+def main(text: list[str] | None = None) -> None:
+    arguments = parse(text)
+    if arguments.report:
+        report(read_json(arguments.report), arguments.markdown)
+        return
     start = time.monotonic()
     model = read_deck(arguments.deck)
     for program in (arguments.hearth, arguments.hearth.parent / "hearth-bench"):
@@ -323,16 +371,7 @@ def main() -> None:
         "runs": [run.as_json() for run in measurement.runs],
     }
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
-    if "strong" in found:
-        side = found["side_by_side"]
-        print(
-            f"\n{side['copies']:.0f} independent runs side by side: {side['together_s']:.3f} s a "
-            f"step, alone {side['alone_s']:.3f} s: {side['slowdown']:.2f} times as slow"
-        )
-        print_scaling("strong scaling", found["strong"])
-        print_scaling("weak scaling", found["weak"])
-    if "work" in found:
-        print_work(found["work"])
+    report(result, arguments.markdown)
     import scaling_figures  # here, since Matplotlib takes its time to load
 
     for path in scaling_figures.draw(result, arguments.output):

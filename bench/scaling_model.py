@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from deck_model import FLOPS_PER_WEIGHT, Model
-from network import Network
+from network import BYTES_PER_GRADIENT, Network
 
 PADDED_ROWS = 32  # of a segment: kernels/permutation.hpp
-BYTES_PER_GRADIENT = 8  # int64
 EXCHANGES = 4  # of a MoE layer: dispatch, combine, and their adjoints
 SUMS = 6  # all-reduces of a few numbers in a step
 PIECES = (
@@ -118,7 +117,7 @@ class StepTime:
     compute: float  # of tokens, with evenly loaded experts
     accumulate: float  # what a cell costs however short: its gradients are made and summed
     imbalance: float  # what the rank with the most token copies takes longer
-    exchange: float  # bytes of dispatch and combine, forward and backward
+    exchange: float  # bytes of dispatch and combine, forward and backward, less what is hidden
     latency: float  # messages of dispatch and combine and of the counts before them
     gradients: float  # reduce-scatter of integer sums
     weights: float  # all-gather of updated weights
@@ -234,7 +233,7 @@ def step_time(
 ) -> StepTime:
     """`imbalance`: of token copies over the expert ranks, busiest over mean."""
     tokens = layout.cell_sequences * model.sequence_length
-    token_s = token_seconds(model, rates)
+    token_s, cell_s = token_seconds(model, rates), accumulate_seconds(model, rates)
     local = model.everyone_elements + model.expert_elements / layout.expert_ranks
     exchanges = layout.rounds * model.moe_layers * EXCHANGES
     counts = layout.rounds * model.moe_layers
@@ -242,11 +241,12 @@ def step_time(
     everyone, experts = gradient_bytes(model, layout)
     everyone_weights, expert_weights = weight_bytes(model, layout)
     peers = layout.expert_ranks - 1
+    shared_s = layout.rounds * (tokens * token_s["shared expert"] + cell_s["shared expert"])
     return StepTime(
         compute=layout.rounds * tokens * sum(token_s.values()),
-        accumulate=layout.rounds * sum(accumulate_seconds(model, rates).values()),
+        accumulate=layout.rounds * sum(cell_s.values()),
         imbalance=layout.rounds * tokens * token_s["experts"] * (imbalance - 1),
-        exchange=exchanges * network.exchange_s(sent * imbalance),
+        exchange=network.visible_s(exchanges * network.exchange_s(sent * imbalance), shared_s),
         latency=(exchanges + counts) * peers * network.latency_s,
         gradients=network.reduce_scatter_s(everyone, layout.ranks)
         + network.reduce_scatter_s(experts, layout.data_ranks),

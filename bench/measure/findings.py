@@ -12,7 +12,7 @@ from measure.setting import Setting
 
 # Phases of training that find experts and bring token copies to them and back.
 ROUTING = ("router", "router backward", "wait for counts", "dispatch", "dispatch backward",
-           "combine", "combine backward")  # fmt: skip
+           "combine", "combine backward", "exchange")  # fmt: skip
 
 
 def of(setting: Setting) -> list[Finding]:

@@ -12,7 +12,7 @@ from synthetic_runs import RANK, synthetic_run
 import rates
 import scaling_model as scaling
 from deck_model import Model, read_deck
-from network import Network, fitted, levels, over_ranks
+from network import Network, fitted, levels, ring
 from scaling_model import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,19 +94,40 @@ def test_terms_of_sixteen_ranks_by_hand() -> None:
     model = deck("flame-290m", compute_type="bf16")
     layout = scaling.layout_for(model, 16, 8)
     assert (layout.cells, layout.rounds, layout.data_ranks) == (128, 8, 2)
-    ring = replace(NET, collectives="ring")
-    time = scaling.step_time(model, layout, RANK, ring, 1.1)
+    time = scaling.step_time(model, layout, RANK, Network.plain(2e-6, 25e9, 1e-9), 1.1)
     sent = (6 * 8 * 2048 + 64 * 15.5) * 1024 * 2 * 7 / 8
     assert time.exchange == pytest.approx(8 * 8 * 4 * 1.1 * sent / 25e9)
     assert time.latency == pytest.approx(8 * 8 * 5 * 7 * 2e-6)
-    gradients = 8 * (model.everyone_elements * 15 / 16 + model.expert_elements / 8 / 2) / 25e9
-    assert time.gradients == pytest.approx(gradients + 16 * 2e-6)
-    assert time.weights == pytest.approx(gradients / 4 + 16 * 2e-6)
+    passed = model.everyone_elements * 15 / 16 + model.expert_elements / 8 / 2
+    assert time.gradients == pytest.approx(passed * (8 / 25e9 + 1e-9) + 16 * 2e-6)
+    assert time.weights == pytest.approx(passed * 2 / 25e9 + 16 * 2e-6)
     assert time.sums == pytest.approx(6 * 2 * 4 * 2e-6)
     expert_s = 1e-11 * 6 * model.active_expert_elements * 8 * 2048
     assert time.imbalance == pytest.approx(0.1 * 8 * expert_s)
-    turns = scaling.step_time(model, layout, RANK, NET, 1.1)
-    assert turns.gradients > time.gradients and turns.exchange == time.exchange
+
+
+def test_exchange_beside_the_shared_expert() -> None:
+    model = deck("flame-290m", compute_type="bf16")
+    layout = scaling.layout_for(model, 16, 8)
+    tokens = 8 * 8 * 2048  # of eight cells
+    shared_s = 1e-11 * 6 * model.shared_elements * tokens + 8e-9 * model.shared_elements
+    for bytes_per_s in (1e9, 1e12):
+        none, half, full = (
+            scaling.step_time(
+                model, layout, RANK, Network.plain(2e-6, bytes_per_s, overlap=overlap), 1
+            )
+            for overlap in (0, 0.5, 1)
+        )
+        assert half.exchange == pytest.approx(max(0, none.exchange - shared_s / 2))
+        assert full.exchange == pytest.approx(max(0, none.exchange - shared_s))
+        assert full.total_s - none.total_s == pytest.approx(full.exchange - none.exchange)
+    assert full.exchange == 0
+    without = replace(model, shared_ffn=0)
+    slow = Network.plain(2e-6, 1e9, overlap=1)
+    assert (
+        scaling.step_time(without, layout, RANK, slow, 1).exchange
+        == scaling.step_time(without, layout, RANK, replace(slow, overlap=0), 1).exchange
+    )
 
 
 def test_the_slowest_rank_counts() -> None:
@@ -135,27 +156,25 @@ def test_expert_ranks_divide_the_ranks() -> None:
         Layout(6, 4, 8, 1)
 
 
-@pytest.mark.parametrize("collectives", ["turns", "ring"])
-def test_what_must_not_shrink(collectives: str) -> None:
-    net = replace(NET, collectives=collectives)
+def test_what_must_not_shrink() -> None:
     model = deck("flame-1.7b", compute_type="bf16")
     powers = [2**n for n in range(13)]
     times = [
-        scaling.step_time(model, scaling.layout_for(model, n, 1), RANK, net, 1) for n in powers
+        scaling.step_time(model, scaling.layout_for(model, n, 1), RANK, NET, 1) for n in powers
     ]
     for before, after in zip(times, times[1:], strict=False):
         assert after.gradients >= before.gradients and after.sums >= before.sums
         assert after.compute <= before.compute and after.optimizer < before.optimizer
-    wide = [scaling.step_time(model, scaling.layout_for(model, 64, n), RANK, net, 1)
+    wide = [scaling.step_time(model, scaling.layout_for(model, 64, n), RANK, NET, 1)
             for n in (1, 2, 8, 64)]  # fmt: skip
     for before, after in zip(wide, wide[1:], strict=False):
         assert after.exchange > before.exchange and after.latency > before.latency
         assert after.gradients < before.gradients  # of fewer experts on a rank
-    slower = replace(net, exchange_bytes_per_s=1e9, latency_s=1e-4)
+    slower = replace(NET, exchange_bytes_per_s=1e9, latency_s=1e-4)
     layout = scaling.layout_for(model, 64, 8)
     assert (
         scaling.step_time(model, layout, RANK, slower, 1).total_s
-        > scaling.step_time(model, layout, RANK, net, 1).total_s
+        > scaling.step_time(model, layout, RANK, NET, 1).total_s
     )
 
 
@@ -189,16 +208,15 @@ def test_imbalance_of_the_busiest_expert() -> None:
 
 def test_trees_and_rings() -> None:
     assert [levels(n) for n in (1, 2, 3, 4, 5, 4096)] == [0, 1, 2, 2, 3, 12]
-    assert over_ranks(1, "turns") == over_ranks(1, "ring") == (0, 0)
-    assert over_ranks(8, "turns") == (24, 3)
-    assert over_ranks(8, "ring") == (7, 7 / 8)
+    assert ring(1) == (0, 0)
+    assert ring(8) == (7, 7 / 8)
 
 
 def test_adding_slows_sums_alone() -> None:
-    net = Network.plain(0, 4e9, "ring", adding_s=0.75e-9)
+    net = Network.plain(0, 4e9, adding_s=6e-9)
     assert net.reduce_scatter_s(8e9, 2) == pytest.approx(4.0)
     assert net.all_gather_s(8e9, 2) == net.exchange_s(4e9) == pytest.approx(1.0)
-    assert net.adding_s == pytest.approx(0.75e-9)
+    assert net.adding_s == pytest.approx(6e-9)
 
 
 def test_a_network_is_found_again_in_its_times() -> None:
