@@ -9,7 +9,7 @@
 #include "base/bfloat16.hpp"
 #include "kernels/processor.hpp"
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
 #include <immintrin.h>
 #endif
 
@@ -57,21 +57,7 @@ inline void store(void* to, const Vector& x) {
   return a > b ? a : b;
 }
 
-// 2ˣ as kernels/vector_math.hpp has it, but to 7·10⁻⁶: what becomes a bfloat16 needs no more.
-// Exact for 0.
-[[nodiscard]] inline Lanes short_power_of_two(Lanes x) {
-  constexpr float shift = 0x1.8p23f;
-  const Lanes shifted = x + shift;
-  const Lanes r = x - (shifted - shift);
-  Lanes p = r * 9.6567102885e-3f + 5.5838282946e-2f;
-  p = p * r + 2.4022530097e-1f;
-  p = p * r + 6.9313673388e-1f;
-  p = p * r + 1.0f;
-  const Lanes power = (Lanes)((PairLanes)p + ((PairLanes)shifted << 23));
-  return x < -126.0f ? Lanes{} : power;
-}
-
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
 
 // sum += first(a) first(b) + second(a) second(b)
 inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {
@@ -89,6 +75,20 @@ inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                          8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return (PairLanes)_mm512_permutexvar_epi16(order, both);
+}
+
+// 2ˣ to 8·10⁻⁶, which is enough for what becomes a bfloat16; 0 for -∞, 1 for 0. The polynomial
+// interpolates (2ʳ - 1)/r at Chebyshev's nodes of 0 ≤ r < 1.
+[[nodiscard]] inline Lanes short_power_of_two(Lanes x) {
+  constexpr int downwards = 0x09;
+  constexpr __mmask16 all = 0xFFFF;  // without a mask GCC warns of what it does not use
+  const auto r =
+      (Lanes)_mm512_maskz_reduce_ps(all, (__m512)x, downwards);  // x less the next lower integer
+  Lanes p = r * 1.2763113886e-2f + 5.3441029271e-2f;
+  p = p * r + 2.4064704812e-1f;
+  p = p * r + 6.9313399262e-1f;
+  p = p * r + 1.0f;
+  return (Lanes)_mm512_maskz_scalef_ps(all, (__m512)p, (__m512)x);
 }
 
 #else
@@ -115,6 +115,20 @@ inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {
 // Pairs of the rounded lanes.
 [[nodiscard]] inline PairLanes round_pairs(Lanes first, Lanes second) {
   return rounded_bits(first) >> 16 | (rounded_bits(second) & 0xFFFF0000U);
+}
+
+// 2ˣ for x < 128 to 7·10⁻⁶, which is enough for what becomes a bfloat16; 0 for -∞, 1 for 0. As
+// power_of_two of kernels/vector_math.hpp, with fewer terms.
+[[nodiscard]] inline Lanes short_power_of_two(Lanes x) {
+  constexpr float shift = 0x1.8p23f;
+  const Lanes shifted = x + shift;
+  const Lanes r = x - (shifted - shift);
+  Lanes p = r * 9.6567102885e-3f + 5.5838282946e-2f;
+  p = p * r + 2.4022530097e-1f;
+  p = p * r + 6.9313673388e-1f;
+  p = p * r + 1.0f;
+  const Lanes power = (Lanes)((PairLanes)p + ((PairLanes)shifted << 23));
+  return x < -126.0f ? Lanes{} : power;
 }
 
 #endif

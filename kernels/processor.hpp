@@ -16,7 +16,7 @@ inline constexpr int lane_count = lane_bytes / 4;  // floats in a vector
 
 // Whether products of pairs of bfloat16 are faster than those of floats. Processors with AMX have
 // the instruction too, but at half the rate of their products of floats.
-#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+#if defined(__AVX512BF16__) && defined(__AVX512DQ__) && !defined(__AMX_BF16__)
 inline constexpr bool pairs_are_fast = true;
 #else
 inline constexpr bool pairs_are_fast = false;

@@ -101,12 +101,12 @@ TEMPLATE_TEST_CASE("attention and its adjoint agree with the reference", "", bfl
                    double) {
   using T = TestType;
   SECTION("one sequence") {
-    const Index length = GENERATE(1, 2, 31, 32, 33, 64, 65, 150);
+    const Index length = GENERATE(1, 2, 31, 32, 33, 64, 65, 150, 291);
     CAPTURE(length);
     compare<T>({length, length, 2, 2, 16, 0.25}, {{0, length, 0, length}});
   }
   SECTION("head dimensions") {
-    const Index head_dim = GENERATE(2, 6, 10, 32, 48, 64, 128, 130);
+    const Index head_dim = GENERATE(1, 2, 6, 7, 10, 17, 32, 48, 64, 128, 130);
     CAPTURE(head_dim);
     compare<T>({70, 70, 1, 1, head_dim, 0.2}, {{0, 70, 0, 70}});
   }
@@ -114,6 +114,7 @@ TEMPLATE_TEST_CASE("attention and its adjoint agree with the reference", "", bfl
     const Index kv_heads = GENERATE(1, 2, 3, 6);
     CAPTURE(kv_heads);
     compare<T>({45, 45, 6, kv_heads, 8, 0.4}, {{0, 45, 0, 45}});
+    compare<T>({170, 170, 6, kv_heads, 16, 0.3}, {{0, 170, 0, 170}});
   }
   SECTION("packed sequences, documents, an empty one") {
     compare<T>({100, 100, 2, 1, 8, 0.4},
@@ -159,7 +160,8 @@ TEMPLATE_TEST_CASE("attention: a document's result does not depend on its neighb
   const Segments documents{
       {0, 51, 0, 51}, {51, 52, 51, 52}, {52, 129, 52, 129}, {129, 231, 129, 231}};
   const Problem<T> all({length, length, heads, kv_heads, head_dim, 0.25});
-  const Result<T> together = run(all, documents);
+  const AttentionMethod method = GENERATE(from_range(methods<TestType>()));
+  const Result<T> together = run(all, documents, method);
   for (const AttentionSegment& document : documents) {
     const Index begin = document.query_begin, rows = document.query_end - begin;
     Problem<T> alone({rows, rows, heads, kv_heads, head_dim, 0.25});
@@ -167,7 +169,7 @@ TEMPLATE_TEST_CASE("attention: a document's result does not depend on its neighb
     alone.k = rows_of(all.k, kv_heads * head_dim, begin, rows);
     alone.v = rows_of(all.v, kv_heads * head_dim, begin, rows);
     alone.dout = rows_of(all.dout, heads * head_dim, begin, rows);
-    const Result<T> one = run(alone, {{0, rows, 0, rows}});
+    const Result<T> one = run(alone, {{0, rows, 0, rows}}, method);
     CHECK(same_bits(one.out, rows_of(together.out, heads * head_dim, begin, rows)));
     CHECK(same_bits(one.log_sum, rows_of(together.log_sum, heads, begin, rows)));
     CHECK(same_bits(one.dq, rows_of(together.dq, heads * head_dim, begin, rows)));
@@ -176,12 +178,15 @@ TEMPLATE_TEST_CASE("attention: a document's result does not depend on its neighb
   }
 }
 
-TEST_CASE("attention leaves rows outside all segments alone") {
-  const Problem<float> p({50, 60, 1, 1, 8, 0.3});
-  const Result<float> got = run(p, {{5, 41, 10, 50}});
-  const auto is_untouched = [](const std::vector<float>& a, Index begin, Index rows) {
+TEMPLATE_TEST_CASE("attention leaves rows outside all segments alone", "", bfloat16, float) {
+  using T = TestType;
+  const AttentionMethod method = GENERATE(from_range(methods<TestType>()));
+  const Problem<T> p({50, 60, 1, 1, 8, 0.3});
+  const Result<T> got = run(p, {{5, 41, 10, 50}}, method);
+  const auto is_untouched = [](const std::vector<T>& a, Index begin, Index rows) {
     const auto part = rows_of(a, 8, begin, rows);
-    return std::all_of(part.begin(), part.end(), [](float x) { return x == untouched; });
+    return std::all_of(part.begin(), part.end(),
+                       [](T x) { return x == static_cast<float>(static_cast<T>(untouched)); });
   };
   CHECK((is_untouched(got.out, 0, 5) && is_untouched(got.out, 41, 9)));
   CHECK((is_untouched(got.dq, 0, 5) && is_untouched(got.dq, 41, 9)));
@@ -189,18 +194,40 @@ TEST_CASE("attention leaves rows outside all segments alone") {
   CHECK((is_untouched(got.dv, 0, 10) && is_untouched(got.dv, 50, 10)));
 }
 
-TEST_CASE("attention: queries before the first key have no output and no gradient") {
-  const Problem<double> p({40, 3, 1, 1, 4, 0.5});
-  const Result<double> got = run(p, {{0, 40, 0, 3}});
+TEMPLATE_TEST_CASE("attention: queries before the first key have no output and no gradient", "",
+                   bfloat16, float, double) {
+  using T = TestType;
+  const AttentionMethod method = GENERATE(from_range(methods<TestType>()));
+  const Problem<T> p({40, 3, 1, 1, 4, 0.5});
+  const Result<T> got = run(p, {{0, 40, 0, 3}}, method);
   const std::vector<double> zero(37 * 4, 0.0);
   CHECK(relative_difference(rows_of(got.out, 4, 0, 37), zero) == 0);
   CHECK(relative_difference(rows_of(got.dq, 4, 0, 37), zero) == 0);
-  CHECK(got.log_sum[36] == -std::numeric_limits<double>::infinity());
+  CHECK(got.log_sum[36] == -std::numeric_limits<Real<T>>::infinity());
   const auto expected = reference::attention({{37, 40, 0, 3}}, p.shape, p.q, p.k, p.v);
-  CHECK(relative_difference(rows_of(got.out, 4, 37, 3), rows_of(expected.out, 4, 37, 3)) < 1e-12);
+  CHECK(deviation(rows_of(got.out, 4, 37, 3), rows_of(expected.out, 4, 37, 3)) <
+        tolerance_of_averages<T>(method));
 }
 
 TEST_CASE("attention of an empty plan does nothing") {
   run(Problem<float>({0, 0, 2, 1, 8, 0.3}), {});
   run(Problem<float>({3, 3, 2, 1, 8, 0.3}), {{1, 1, 2, 2}});
+}
+
+TEST_CASE("attention: bits", "[.bits]") {
+  const Problem<bfloat16> p({230, 230, 4, 2, 16, 0.3});
+  std::uint64_t bits = 0;
+  for (const AttentionMethod method : methods<bfloat16>()) {
+    const auto got = run(p, {{0, 81, 0, 81}, {81, 230, 81, 230}}, method);
+    for (const auto& values : {got.out, got.dq, got.dk, got.dv}) bits = combine_bits(bits, values);
+    bits = combine_bits(bits, got.log_sum);
+  }
+  print_bits(bits);
+}
+
+TEST_CASE("attention: the bits do not depend on the number of threads") {
+  const std::string one = bits_with_threads("attention: bits", 1);
+  CHECK(one != "");
+  CHECK(one == bits_with_threads("attention: bits", 2));
+  CHECK(one == bits_with_threads("attention: bits", 5));
 }
