@@ -90,11 +90,9 @@ void cross_entropy_gradient(const SoftmaxSums<Real<T>>& sums, const Array1<const
         const R factor = static_cast<R>(
             scale * Kokkos::exp(static_cast<double>(sums.largest(t, block)) - sums.log_sum(t)));
         const R one = static_cast<R>(scale);
-        const R at_target = at >= 0 && at < columns ? e[at] * factor - one : R(0);
-        for_columns(member, columns, [&](const Index i) { e[i] = static_cast<T>(e[i] * factor); });
-        if (at >= 0 && at < columns) {
-          Kokkos::single(Kokkos::PerThread(member), [&]() { e[at] = static_cast<T>(at_target); });
-        }
+        for_columns(member, columns, [&](const Index i) {
+          e[i] = static_cast<T>(e[i] * factor - (i == at ? one : R(0)));
+        });
       });
 }
 
