@@ -23,6 +23,6 @@ void moe_layer(const Config& config, const Communicator& world, const Measure& m
 // The collectives on arrays between all ranks, by size: what a network's latency and bandwidth are
 // fitted to.
 template <class T>
-void exchange(const Config& config, const Communicator& world, int repeat);
+void exchange(const Config& config, const Communicator& world, const Measure& measure);
 
 }  // namespace hearth::bench

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "preprocess"))
 from failures import Failure, InputError  # noqa: E402
-from indexed_dataset import Writer  # noqa: E402
+from launching import environment, mpi_command  # noqa: E402
 
 MEMORY_FOLDER = Path("/dev/shm")  # a run ends in a checkpoint, which must not wait for a disk
 
@@ -125,34 +124,12 @@ def phase_times(totals_s: Mapping[str, float], steps_s: float, median_s: float) 
     return {name: max(0.0, times[name]) for name in PHASES}
 
 
-def write_tokens(prefix: Path, vocabulary: int, count: int) -> None:
-    """Random tokens about as uneven as text: Zipf's law with Mandelbrot's shift."""
-    weight = 1 / (np.arange(vocabulary) + 2.7)
-    tokens = np.random.default_rng(1).choice(vocabulary, count, p=weight / weight.sum())
-    with Writer(prefix, vocabulary) as writer:
-        writer.extend(tokens, [count])
-
-
 @contextmanager
 def scratch_folder(parent: Path | None) -> Iterator[Path]:
     if parent is None and os.access(MEMORY_FOLDER, os.W_OK):
         parent = MEMORY_FOLDER
     with tempfile.TemporaryDirectory(prefix="hearth-", dir=parent) as name:
         yield Path(name)
-
-
-def mpi_command(ranks: int) -> list[str]:
-    command = ["mpirun", "-q", "-n", str(ranks), "--bind-to", "none"]
-    return [*command, "--oversubscribe"] if ranks > (os.cpu_count() or 1) else command
-
-
-def mpi_environment(ranks: int) -> dict[str, str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_PROC_BIND": "false"}
-    if os.getuid() == 0:
-        environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    if ranks > (os.cpu_count() or 1):
-        environment["OMPI_MCA_mpi_yield_when_idle"] = "1"
-    return environment
 
 
 class Launcher:
@@ -175,14 +152,20 @@ class Launcher:
     def run(self, settings: Mapping[str, int], layout: Layout) -> Run:
         """Times one run; of several copies at a time the first is reported, with the mean step."""
         folders = [self.scratch / f"run-{copy}" for copy in range(layout.copies)]
+        processes: list[subprocess.Popen[str]] = []
         try:
-            processes = [self._start(settings, layout, folder) for folder in folders]
+            for folder in folders:
+                processes.append(self._start(settings, layout, folder))
             for process in processes:
                 _, errors = process.communicate()
                 if process.returncode:
                     raise Failure(f"{' '.join(map(str, process.args))}\n{errors.strip()}")
             found = [self._read(settings, layout, folder) for folder in folders]
         finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.terminate()  # which mpirun passes on to its ranks
+                    process.wait()
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
         if layout.copies == 1:
@@ -213,7 +196,7 @@ class Launcher:
         ]
         return subprocess.Popen(
             command,
-            env=mpi_environment(layout.ranks),
+            env={**os.environ, **environment(threads=1, ranks=layout.ranks)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,5 +1,7 @@
 #include <cmath>
 
+#include <algorithm>
+
 #include "bench/cases.hpp"
 #include "bench/random_array.hpp"
 #include "kernels/adam.hpp"

@@ -64,7 +64,7 @@ int run(int argc, char** argv) {
     } else if (what == "moe-layer") {
       bench::moe_layer<T>(config, world, measure);
     } else if (what == "exchange") {
-      bench::exchange<T>(config, world, measure.repeat);
+      bench::exchange<T>(config, world, measure);
     } else {
       throw input_error("unknown benchmark '", what,
                         "'; expected ceiling, kernels, moe-layer or exchange");

@@ -110,13 +110,13 @@ def from_kernels(lines: Iterable[str], deck: Model) -> Rates:
         flops = sum(found[name]["gflop_per_s"] * 1e9 * seconds[name] for name in names)
         return sum(seconds[name] for name in names) / flops
 
-    products = ("head: logits of a chunk", "head: input gradient of a chunk")
-    product = s_per_flop(*products, "head: weight gradient of a chunk")
-    chunk = found["head: logits of a chunk"]
-    chunk_rows = chunk["gflop_per_s"] * 1e9 * seconds[chunk["name"]] / (2 * deck.head_elements)
-    loss = seconds["cross-entropy of a chunk"] / (
-        chunk_rows * FLOPS_PER_WEIGHT * deck.head_elements
+    logits = "head: logits of a block"
+    product = s_per_flop(
+        logits, "head: input gradient of a block", "head: weight gradient of a block"
     )
+    # Rows times weights of a block: two FLOPs each in the logits.
+    row_weights = found[logits]["gflop_per_s"] * 1e9 * seconds[logits] / 2
+    loss = seconds["cross-entropy of a block"] / (FLOPS_PER_WEIGHT * row_weights)
     # A layer's scores count as 6 A S for each token, as in work_of.
     scores = FLOPS_PER_WEIGHT * deck.attention_width * deck.sequence_length * tokens
     attention = (seconds["attention"] + seconds["attention backward"]) / scores
@@ -130,9 +130,6 @@ def from_kernels(lines: Iterable[str], deck: Model) -> Rates:
     updated = -(-deck.head_elements // 4096) * 4096
     products_of_experts = ("one product", "one input gradient", "one weight gradient")
     experts = s_per_flop(*(f"experts: {name}" for name in products_of_experts))
-    one = found["experts: one product"]
-    flops_of_copies = 2 * deck.top_k * tokens * deck.hidden * deck.expert_ffn
-    padding = one["gflop_per_s"] * 1e9 * one["median_s"] / flops_of_copies
     names = ("attention", "feed-forward", "router", "shared expert", "experts", "head")
     return Rates(
         {name: sum_s for name in names},
@@ -143,7 +140,7 @@ def from_kernels(lines: Iterable[str], deck: Model) -> Rates:
             "router": router,
             "dispatch, combine": sum(seconds[name] for name in moves) / moved,
             "shared expert": product,
-            "experts": experts * padding,
+            "experts": experts,
             "head": product + loss,
             "rest": norms,
         },

@@ -34,13 +34,12 @@ from hearth_runs import (
     Launcher,
     Layout,
     Run,
-    mpi_command,
-    mpi_environment,
     read_json,
     scratch_folder,
-    write_tokens,
 )
+from launching import environment, mpi_command
 from markdown_table import table
+from measure.tokens import write_zipf
 
 Settings = dict[str, int]
 ALONE = Layout()
@@ -226,7 +225,12 @@ def exchange(arguments: argparse.Namespace, ranks: list[int]) -> list[dict[str, 
     for n in ranks:
         command = [*mpi_command(n), str(arguments.hearth.parent / "hearth-bench"), "exchange"]
         command += [str(arguments.deck), "--repeat=11"]
-        done = subprocess.run(command, env=mpi_environment(n), capture_output=True, text=True)
+        done = subprocess.run(
+            command,
+            env={**os.environ, **environment(threads=1, ranks=n)},
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             raise Failure(f"{' '.join(command)}\n{done.stderr.strip()}")
         found += [json.loads(line) for line in done.stdout.splitlines()]
@@ -346,7 +350,7 @@ def main(text: list[str] | None = None) -> None:
         cells = max(arguments.cells, arguments.cells_a_rank * most_ranks, 8)
         steps = arguments.warmup + arguments.steps
         tokens = (steps * cells + 1) * arguments.sequence_length + 1
-        write_tokens(scratch / "zipf", min(model.vocabulary, 50000), tokens)
+        write_zipf(scratch / "zipf", min(model.vocabulary, 50000), tokens)
         launcher = Launcher(
             arguments.hearth,
             arguments.deck,

@@ -26,6 +26,7 @@ AttentionPlan::AttentionPlan(const std::vector<AttentionSegment>& list) {
     assert(s.query_begin <= s.query_end && s.key_begin <= s.key_end);
     for (Index q = s.query_begin; q < s.query_end; q += query_block_rows) queries.push_back({s, q});
     for (Index k = s.key_begin; k < s.key_end; k += key_block_rows) keys.push_back({s, k});
+    if (!on_host) continue;  // nobody else takes wide blocks
     for (Index q = s.query_begin; q < s.query_end; q += wide_block_rows) wide.push_back({s, q});
   }
   segments = on_device("attention_segments", list);

@@ -14,7 +14,7 @@ void softmax_block(const Array2<const Real<T>>& logits, const Array1<const int>&
   using R = Real<T>;
   const Index rows = logits.extent(0), columns = logits.extent(1);
   const bool keep = exponential.size() > 0;
-  assert(target.extent(0) == logits.extent(0) && sums.largest.extent(0) == logits.extent(0));
+  assert(target.extent(0) == logits.extent(0) && sums.largest.extent(0) >= logits.extent(0));
   assert(!keep ||
          (exponential.extent(0) == logits.extent(0) && exponential.extent(1) == logits.extent(1)));
   if (rows == 0) return;
@@ -28,9 +28,10 @@ void softmax_block(const Array2<const Real<T>>& logits, const Array1<const int>&
         const R* z = row(logits, t);
         const TeamArray<double> partial(member.team_scratch(level), chunks(columns));
         // Finite, so that the difference to a logit of -∞ is that and not NaN.
-        const R largest = Kokkos::max(
-            Kokkos::Experimental::finite_min_v<R>,
-            team_max<R>(member, partial.data(), columns, [&](const Index i) { return z[i]; }));
+        constexpr R lowest = Kokkos::Experimental::finite_min_v<R>;
+        const R found =
+            team_max<R>(member, partial.data(), columns, [&](const Index i) { return z[i]; });
+        const R largest = found > lowest ? found : lowest;
         double sum = 0;
         if (keep) {
           T* e = row(exponential, t);

@@ -14,8 +14,9 @@ inline constexpr int lane_bytes = 16, vector_registers = 16;
 #endif
 inline constexpr int lane_count = lane_bytes / 4;  // floats in a vector
 
-// Whether products of pairs of bfloat16 are faster than those of floats. Processors with AMX have
-// the instruction too, but at half the rate of their products of floats.
+// Whether products of pairs of bfloat16 are faster than those of floats: with AVX-512's instruction
+// for them on AMD's processors. Intel's have it at half the rate of their products of floats, and
+// nearly all of those have AMX too, by which they are told apart.
 #if defined(__AVX512BF16__) && defined(__AVX512DQ__) && !defined(__AMX_BF16__)
 inline constexpr bool pairs_are_fast = true;
 #else

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import h5py
 
+from launching import environment, mpi_command
 from measure import child
 from measure.child import ChildError
 
@@ -79,7 +79,7 @@ class Hearth:
         """Rows of hearth-bench."""
         command = [str(self.build / "hearth-bench"), what, str(deck)]
         command += [f"--model.compute_type={kind}", *arguments]
-        return child.json_lines(command, self._environment(threads or self.threads))
+        return child.json_lines(command, environment(threads or self.threads))
 
     def train(
         self, deck: Path, folder: Path, steps: int, *overrides: str, ranks: int = 1,
@@ -88,11 +88,11 @@ class Hearth:
         """Trains for so many steps of the deck's schedule."""
         command = [str(self.build / "hearth"), "train", str(deck), *overrides]
         command += [f"--run.output={folder}", f"--run.stop_step={steps}"]
-        environment = self._environment(threads or self.threads)
         if ranks > 1:
-            command = ["mpirun", "--bind-to", "none", "-n", str(ranks), *command]
+            command = [*mpi_command(ranks), *command]
+        added = environment(threads or self.threads, ranks)
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        with child.started(command, environment, **pipes) as process:
+        with child.started(command, added, **pipes) as process:
             _, errors = process.communicate()
             # mpirun tells of a rank's status that is not 0 after the rank's own words.
             child.check(process.returncode, errors, (0, REQUEUE))
@@ -104,7 +104,7 @@ class Hearth:
         command += [f"--run.output={folder}"]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         begin = time.perf_counter()
-        with child.started(command, self._environment(self.threads), **pipes) as process:
+        with child.started(command, environment(self.threads), **pipes) as process:
             said = ""
             for line in process.stderr:
                 if "first step after" in line:
@@ -112,12 +112,6 @@ class Hearth:
                 said += line
             child.check(process.wait(), said, ())
         raise ChildError("no first step")
-
-    def _environment(self, threads: int) -> dict[str, str]:
-        environment = {"OMP_NUM_THREADS": str(threads), "OMP_PROC_BIND": "false"}
-        if os.geteuid() == 0:  # Open MPI wants to be told twice
-            environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-        return environment
 
 
 def _training(folder: Path) -> Training:

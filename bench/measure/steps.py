@@ -55,10 +55,12 @@ def train(
 ) -> None:  # fmt: skip
     """A turn of Hearth; its times, memory and phases go to the entry."""
     folder = setting.folder / "run"
-    done = setting.hearth.train(
-        steps.deck, folder, steps.warmup + steps.steps, *given, ranks=ranks, threads=threads
-    )
-    _clear(folder)
+    try:
+        done = setting.hearth.train(
+            steps.deck, folder, steps.warmup + steps.steps, *given, ranks=ranks, threads=threads
+        )
+    finally:
+        _clear(folder)
     times = done.step_s[steps.warmup :]
     say(f"  {entry.name}: " + ", ".join(f"{seconds:.3f}" for seconds in times) + " s")
     entry.times_s += times
@@ -152,13 +154,14 @@ def _launch(setting: Setting, deck: Path) -> None:
         tokens.write_empty(prefix, count * 100 // 90 + 1)
         for _ in range(setting.plan.launches):
             folder = setting.folder / "launch"
-            entry.times_s.append(
-                setting.hearth.launch(
+            try:
+                seconds = setting.hearth.launch(
                     deck, folder, f"--data.sources=empty:{prefix}", "--data.split=90,5,5",
                     f"--model.compute_type={entry.variant}",
-                )
-            )  # fmt: skip
-            _clear(folder)
+                )  # fmt: skip
+            finally:
+                _clear(folder)
+            entry.times_s.append(seconds)
 
 
 def _clear(folder: Path) -> None:

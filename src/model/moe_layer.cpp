@@ -74,7 +74,7 @@ Array2<Real<T>> MoeLayer<T>::take_router_logits(Activations& activations, const 
 template <class T>
 Array2<T> MoeLayer<T>::take_outputs(Activations& activations, const ExchangeRows& rows,
                                     Index hidden, const Array2<T>& returned) {
-  if (rows.ranks == 1) return returned;
+  if (rows.alone()) return returned;
   return activations.take<T>("expert outputs", rows.received, hidden);  // (received, hidden)
 }
 
@@ -109,7 +109,7 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
   plan_exchange(cell.tokens);
   rows_ = take_rows(activations, exchange_rows(), hidden, gate_.stack.rows);
   // The returned rows' place is free until they come back.
-  const Array2<T> sent = alone() ? rows_.received : rows_.returned;
+  const Array2<T> sent = exchange_rows().alone() ? rows_.received : rows_.returned;
   {
     const auto phase = workspace_.timers.phase("dispatch");
     kernels::dispatch<T>(x, choice_, routing_.position, segment_begin_, count_, sent);

@@ -16,7 +16,10 @@ namespace hearth {
 struct ExchangeRows {
   Index sent = 0;      // of this rank's cell, to all experts
   Index received = 0;  // of all cells of the exchange, for this rank's experts
-  int ranks = 1;       // of the exchange; a rank alone works on the rows that it sent
+  int ranks = 1;       // of the exchange
+
+  // A rank without others works on its rows where dispatch has put them.
+  [[nodiscard]] bool alone() const { return ranks == 1; }
 };
 
 template <class T>
@@ -92,7 +95,6 @@ class MoeLayer {
   void choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
                       IntervalCounts* counts);
   void plan_exchange(Index tokens);
-  [[nodiscard]] bool alone() const { return exchange_.communicator().size() == 1; }
   // Rows to their experts' ranks, or what became of them back home.
   DeviceExchange::Transfer send(const Array2<const T>& rows, const Array2<T>& received);
   DeviceExchange::Transfer send_back(const Array2<const T>& rows, const Array2<T>& returned);

@@ -19,7 +19,12 @@ class DeviceExchange {
   class Transfer {
    public:
     explicit Transfer(std::function<void()> wait = nullptr) : wait_(std::move(wait)) {}
-    ~Transfer() { finish(); }
+    ~Transfer() {
+      try {
+        finish();
+      } catch (...) {  // one error is on its way already
+      }
+    }
     Transfer(const Transfer&) = delete;
     Transfer& operator=(const Transfer&) = delete;
 

@@ -269,14 +269,14 @@ def test_rates_from_kernels() -> None:
         return json.dumps({"name": name, "median_s": seconds, "gflop_per_s": rate})
 
     scores = 2 * 0.5 * tokens * 2048 * 256
-    experts = 2 * 16384 * 256 * 176  # padded rows of 6 * 2048 copies
-    chunk = 2 * 512 * model.head_elements
+    experts = 2 * 6 * 2048 * 256 * 176
+    block = 2 * 512 * 2048 * 256
     lines = [line("attention", 2 * scores), line("attention backward", 5 * scores)]
     lines += [line(f"experts: one {name}", experts) for name in
               ("product", "input gradient", "weight gradient")]  # fmt: skip
-    lines += [line(f"head: {name} of a chunk", chunk) for name in
+    lines += [line(f"head: {name} of a block", block) for name in
               ("logits", "input gradient", "weight gradient")]  # fmt: skip
-    passes = "cross-entropy of a chunk|gradient sum of one stack|router: softmax and top-k|"
+    passes = "cross-entropy of a block|gradient sum of one stack|router: softmax and top-k|"
     passes += "router: counts and sums|router backward|dispatch|combine|combine backward|"
     passes += "dispatch backward|norm|norm backward|squared norm of one embedding|"
     passes += "Adam of one embedding"
@@ -284,8 +284,8 @@ def test_rates_from_kernels() -> None:
     assert found.per_work["attention"] == pytest.approx(product_s)
     # Seven products forward and backward, where six are counted.
     assert found.per_work["attention scores"] == pytest.approx(product_s * 7 / 6)
-    assert found.per_work["experts"] == pytest.approx(product_s * 16384 / (6 * 2048))
-    loss_s = pass_s / 512 / (6 * model.head_elements)
+    assert found.per_work["experts"] == pytest.approx(product_s)
+    loss_s = pass_s / (6 * 512 * 2048 * 256)
     assert found.per_work["head"] == pytest.approx(product_s + loss_s)
     assert found.per_element["experts"] == pytest.approx(pass_s / (64 * 256 * 176))
     assert found.update_s == pytest.approx(2 * pass_s / model.head_elements)
