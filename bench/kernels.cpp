@@ -1,6 +1,5 @@
-#include <cmath>
-
 #include <algorithm>
+#include <cmath>
 
 #include "bench/cases.hpp"
 #include "bench/random_array.hpp"

@@ -9,7 +9,7 @@
 #include "base/bfloat16.hpp"
 #include "kernels/processor.hpp"
 
-#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
+#if defined(HEARTH_BFLOAT16_INSTRUCTIONS)
 #include <immintrin.h>
 #endif
 
@@ -57,7 +57,7 @@ inline void store(void* to, const Vector& x) {
   return a > b ? a : b;
 }
 
-#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
+#if defined(HEARTH_BFLOAT16_INSTRUCTIONS)
 
 // sum += first(a) first(b) + second(a) second(b)
 inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {

@@ -8,7 +8,6 @@ variants each in a process of its own, and last the fastest under the key "best"
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from typing import Any
@@ -81,17 +80,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    arguments = parse(sys.argv[1:])
-    try:
-        if not trial.is_one(arguments.variant):
-            trial.run(__file__, sys.argv[1:], arguments.variant, arguments.preload)
-            return
-        process.restart_with_preload(arguments.preload)
-        if arguments.threads:
-            torch.set_num_threads(arguments.threads)
-        print(json.dumps(measure(arguments)))
-    except (ValueError, OSError) as error:
-        sys.exit(f"moe_layer.py: {error}")
+    text = sys.argv[1:]
+    trial.command(__file__, text, parse(text), measure)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""A trial of several variants, each in a process of its own."""
+"""One variant measured in this process, or a trial of several, each in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import process
+import torch
 import variants
 
 COMPILED_TYPES = 2  # so many of the fastest types are compiled too, with their fastest product
@@ -18,6 +21,22 @@ Result = dict[str, Any]
 def is_one(names: str) -> bool:
     """Whether --variant names a single variant, to be run in this very process."""
     return names != "all" and "," not in names
+
+
+def command(
+    script: str, text: list[str], arguments: Namespace, measure: Callable[[Namespace], Result]
+) -> None:
+    """What a script does whose arguments name variants: measures the one here, or tries several."""
+    try:
+        if not is_one(arguments.variant):
+            run(script, text, arguments.variant, arguments.preload)
+            return
+        process.restart_with_preload(arguments.preload)
+        if arguments.threads:
+            torch.set_num_threads(arguments.threads)
+        print(json.dumps(measure(arguments)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"{Path(script).name}: {error}")
 
 
 def run(script: str, text: list[str], names: str, preload: str) -> None:

@@ -69,16 +69,6 @@ View zeroed(const std::string& label, Extents... extents) {
   return array;
 }
 
-// The first `rows` rows, still row-major and contiguous.
-template <class T>
-Array1<T> first_rows(const Array1<T>& a, Index rows) {
-  return Kokkos::subview(a, Kokkos::pair<Index, Index>(0, rows));
-}
-template <class T>
-Array2<T> first_rows(const Array2<T>& a, Index rows) {
-  return Array2<T>(a.data(), rows, a.extent(1));
-}
-
 // Rows [begin, end).
 template <class T>
 Array2<T> rows_of(const Array2<T>& a, Index begin, Index end) {
