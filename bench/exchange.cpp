@@ -58,7 +58,7 @@ void exchange(const Config& config, const Communicator& world, const Measure& me
     const std::vector<Index> counts(static_cast<std::size_t>(ranks), sums_each);
     const Array1<std::int64_t> sums("sums", sums_each * ranks);
     report("reduce_scatter", sums_each * ranks * Index{sizeof(std::int64_t)},
-           median_s(world, measure, [&] { exchange.reduce_scatter(sums, counts); }));
+           median_s(world, measure, [&] { exchange.reduce_scatter<std::int64_t>(sums, counts); }));
   }
   for (Index bytes = smallest_bytes * ranks; bytes <= largest_bytes; bytes *= factor) {
     const Index weights_each = bytes / Index{sizeof(T)} / ranks;

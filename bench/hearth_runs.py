@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "preprocess"))
 from failures import Failure, InputError  # noqa: E402
 from launching import environment, mpi_command  # noqa: E402
+from measure import child  # noqa: E402
 
 MEMORY_FOLDER = Path("/dev/shm")  # a run ends in a checkpoint, which must not wait for a disk
 
@@ -152,20 +153,22 @@ class Launcher:
     def run(self, settings: Mapping[str, int], layout: Layout) -> Run:
         """Times one run; of several copies at a time the first is reported, with the mean step."""
         folders = [self.scratch / f"run-{copy}" for copy in range(layout.copies)]
-        processes: list[subprocess.Popen[str]] = []
+        commands = [self._command(settings, layout, folder) for folder in folders]
+        added = environment(threads=1, ranks=layout.ranks)
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         try:
-            for folder in folders:
-                processes.append(self._start(settings, layout, folder))
-            for process in processes:
-                _, errors = process.communicate()
-                if process.returncode:
-                    raise Failure(f"{' '.join(map(str, process.args))}\n{errors.strip()}")
+            with ExitStack() as started:
+                processes = [
+                    started.enter_context(child.started(command, added, **pipes))
+                    for command in commands
+                ]
+                for process in processes:
+                    _, errors = process.communicate()
+                    child.check(process.returncode, errors, (0,))
             found = [self._read(settings, layout, folder) for folder in folders]
+        except child.ChildError as error:
+            raise Failure(f"{' '.join(commands[0])}: {error}") from None
         finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.terminate()  # which mpirun passes on to its ranks
-                    process.wait()
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
         if layout.copies == 1:
@@ -175,14 +178,13 @@ class Launcher:
         phase_s = {name: scale * seconds for name, seconds in found[0].phase_s.items()}
         return Run(layout, dict(settings), found[0].step_s, mean_s, phase_s, found[0].peak_bytes)
 
-    def _start(
-        self, settings: Mapping[str, int], layout: Layout, folder: Path
-    ) -> subprocess.Popen[str]:
+    def _command(self, settings: Mapping[str, int], layout: Layout, folder: Path) -> list[str]:
         command = [] if layout.ranks == 1 else mpi_command(layout.ranks)
         command += [str(self.hearth), "train", str(self.deck)]
         command += [f"--{key}={value}" for key, value in settings.items()]
         command += self.overrides
-        command += [
+        return [
+            *command,
             f"--run.output={folder}",
             f"--run.steps={self.warmup + self.steps}",
             f"--parallel.expert_ranks={layout.expert_ranks}",
@@ -194,13 +196,6 @@ class Launcher:
             "--statistics.probe_tokens=0",
             "--statistics.token_counts=false",
         ]
-        return subprocess.Popen(
-            command,
-            env={**os.environ, **environment(threads=1, ranks=layout.ranks)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
 
     def _read(self, settings: Mapping[str, int], layout: Layout, folder: Path) -> Run:
         with h5py.File(folder / "training.h5") as file:

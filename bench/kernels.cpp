@@ -182,7 +182,7 @@ void experts_pass(const Config& config, const Measure& measure, const std::vecto
   const Array1<std::int64_t> fixed("sum", gradients.size()), overflow("overflow", 1);
   measure("gradient sum of one stack", 0, [&] {
     add_gradient<Real<T>>(Array1<const Real<T>>(gradients.data(), gradients.size()),
-                          GradientSum{fixed, overflow, 1});
+                          GradientSum<Real<T>>{{fixed, {}}, overflow, 1});
   });
 }
 
@@ -226,10 +226,10 @@ void update_pass(const Config& config, const Measure& measure) {
       second("second", elements);
   Array1<T> rounded;
   if constexpr (!std::is_same_v<T, Real<T>>) rounded = Array1<T>("rounded", elements);
-  measure("squared norm of one embedding", 0, [&] { (void)squared_norm(gradient); });
+  measure("squared norm of one embedding", 0, [&] { (void)squared_norm<std::int64_t>(gradient); });
   measure("Adam of one embedding", 0, [&] {
-    adam<T>({1e-3, 0.9, 0.99, 1e-8, 0.1, 0.1, 0.01, 1}, gradient, decay, weight, first, second,
-            rounded);
+    adam<T, std::int64_t>({1e-3, 0.9, 0.99, 1e-8, 0.1, 0.1, 0.01, 1}, gradient, decay, weight,
+                          first, second, rounded);
   });
 }
 

@@ -49,7 +49,7 @@ void moe_layer(const Config& deck, const Communicator& world, const Measure& mea
   hearth::kernels::Matmul matmul;
   PhaseTimers timers;
   Workspace<T> workspace{matmul, timers};
-  Parameters<T> parameters(make_tensor_table(config), mesh, 1);
+  Parameters<T> parameters(make_tensor_table(config), mesh, 1, summing(config.run));
   for (Arena<T>& arena : parameters.arenas()) {
     const HostArray1<Real<T>> weights("weights", arena.layout.elements());
     initialize(parameters.table(), arena.layout, 1, {0, arena.layout.elements()}, weights);

@@ -8,8 +8,8 @@
 
 namespace hearth::kernels {
 
-template <class T>
-void adam(const AdamStep& step, const Array1<const std::int64_t>& gradient,
+template <class T, class G>
+void adam(const AdamStep& step, const Array1<const G>& gradient,
           const Array1<const std::uint8_t>& decay, const Array1<Real<T>>& weight,
           const Array1<Real<T>>& first_moment, const Array1<Real<T>>& second_moment,
           const Array1<T>& rounded) {
@@ -23,13 +23,13 @@ void adam(const AdamStep& step, const Array1<const std::int64_t>& gradient,
   static_assert(block_elements % chunk_elements == 0);  // a chunk lies in one block
   for_chunks(
       "adam", elements, KOKKOS_LAMBDA(const Member& member, const Index begin, const Index end) {
-        const std::int64_t* sum = gradient.data();
+        const G* sum = gradient.data();
         R* w = weight.data();
         R* m = first_moment.data();
         R* v = second_moment.data();
         [[maybe_unused]] T* out = rounded.data();
         const double weight_decay = decay(begin / block_elements) != 0 ? step.weight_decay : 0.0;
-        const double scale = gradient_unit * step.gradient_scale;
+        const double scale = unit_of_sum<G> * step.gradient_scale;
         const double mean_scale = 1 / step.correction1, square_scale = 1 / step.correction2;
         const double beta1 = step.beta1, beta2 = step.beta2, epsilon = step.epsilon;
         const double learning_rate = step.learning_rate;
@@ -50,13 +50,16 @@ void adam(const AdamStep& step, const Array1<const std::int64_t>& gradient,
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                      \
-  template void adam<T>(const AdamStep&, const Array1<const std::int64_t>&,        \
-                        const Array1<const std::uint8_t>&, const Array1<Real<T>>&, \
-                        const Array1<Real<T>>&, const Array1<Real<T>>&, const Array1<T>&);
-HEARTH_INSTANTIATE(bfloat16)
-HEARTH_INSTANTIATE(float)
-HEARTH_INSTANTIATE(double)
+#define HEARTH_INSTANTIATE(T, G)                                                      \
+  template void adam<T, G>(const AdamStep&, const Array1<const G>&,                   \
+                           const Array1<const std::uint8_t>&, const Array1<Real<T>>&, \
+                           const Array1<Real<T>>&, const Array1<Real<T>>&, const Array1<T>&);
+HEARTH_INSTANTIATE(bfloat16, std::int64_t)
+HEARTH_INSTANTIATE(bfloat16, float)
+HEARTH_INSTANTIATE(float, std::int64_t)
+HEARTH_INSTANTIATE(float, float)
+HEARTH_INSTANTIATE(double, std::int64_t)
+HEARTH_INSTANTIATE(double, double)
 #undef HEARTH_INSTANTIATE
 
 }  // namespace hearth::kernels

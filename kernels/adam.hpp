@@ -14,15 +14,15 @@ struct AdamStep {
 };
 
 // Updates a run of elements; arithmetic in double precision, element by element. The gradient is
-// the fixed-point sum of fixed_point.hpp; decay[block] says whether weight decay applies to the
+// a sum of fixed_point.hpp, fixed or plain; decay[block] says whether weight decay applies to the
 // elements of that block of block_elements. `rounded` is assigned the weights as the model computes
 // with them; where T is Real<T> those are the weights themselves, and it is not looked at.
-template <class T>
-void adam(const AdamStep& step, const Array1<const std::int64_t>& gradient,  // (elements)
-          const Array1<const std::uint8_t>& decay,                           // (blocks)
-          const Array1<Real<T>>& weight,                                     // (elements)
-          const Array1<Real<T>>& first_moment,                               // (elements)
-          const Array1<Real<T>>& second_moment,                              // (elements)
-          const Array1<T>& rounded = {});                                    // (elements)
+template <class T, class G>
+void adam(const AdamStep& step, const Array1<const G>& gradient,  // (elements)
+          const Array1<const std::uint8_t>& decay,                // (blocks)
+          const Array1<Real<T>>& weight,                          // (elements)
+          const Array1<Real<T>>& first_moment,                    // (elements)
+          const Array1<Real<T>>& second_moment,                   // (elements)
+          const Array1<T>& rounded = {});                         // (elements)
 
 }  // namespace hearth::kernels

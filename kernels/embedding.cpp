@@ -21,7 +21,7 @@ void embed(const Array2<const T>& weight, const Array1<const int>& token, const 
 template <class T>
 void embed_backward(const Array2<const T>& dx, const Array1<const int>& token,
                     const Array1<const int>& order, const Array1<const int>& run_begin,
-                    const GradientSum& gradient) {
+                    const GradientSum<Real<T>>& gradient) {
   const Index hidden = dx.extent(1);
   assert(token.extent(0) == dx.extent(0) && order.extent(0) == dx.extent(0));
   if (dx.extent(0) == 0) return;
@@ -36,7 +36,12 @@ void embed_backward(const Array2<const T>& dx, const Array1<const int>& token,
           for (int c = 0; c < columns; ++c) sum[c] += from[c];
         }
         const Index t = token(order(run_begin(run)));
-        std::int64_t* to = gradient.sum.data() + t * hidden + first;
+        if (gradient.is_plain()) {
+          Real<T>* to = gradient.sum.plain.data() + t * hidden + first;
+          for (int c = 0; c < columns; ++c) to[c] += sum[c];
+          return;
+        }
+        std::int64_t* to = gradient.sum.fixed.data() + t * hidden + first;
         std::int64_t overflow = 0;
         for (int c = 0; c < columns; ++c) overflow += add_term(to[c], sum[c], gradient.cells);
         if (overflow > 0) Kokkos::atomic_add(&gradient.overflow(0), overflow);
@@ -47,7 +52,7 @@ void embed_backward(const Array2<const T>& dx, const Array1<const int>& token,
   template void embed<T>(const Array2<const T>&, const Array1<const int>&, const Array2<T>&); \
   template void embed_backward<T>(const Array2<const T>&, const Array1<const int>&,           \
                                   const Array1<const int>&, const Array1<const int>&,         \
-                                  const GradientSum&);
+                                  const GradientSum<Real<T>>&);
 HEARTH_INSTANTIATE(bfloat16)
 HEARTH_INSTANTIATE(float)
 HEARTH_INSTANTIATE(double)

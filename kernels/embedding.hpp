@@ -18,6 +18,6 @@ void embed_backward(const Array2<const T>& dx,           // (tokens, hidden)
                     const Array1<const int>& token,      // (tokens)
                     const Array1<const int>& order,      // (tokens): positions by (token, position)
                     const Array1<const int>& run_begin,  // (distinct tokens + 1): runs in `order`
-                    const GradientSum& gradient);        // (vocabulary · hidden)
+                    const GradientSum<Real<T>>& gradient);  // (vocabulary · hidden)
 
 }  // namespace hearth::kernels

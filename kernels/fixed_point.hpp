@@ -12,11 +12,38 @@ inline constexpr double statistic_unit = 0x1p-30;   // of sums over tokens: loss
 inline constexpr double validation_unit = 0x1p-20;  // of a whole split's loss: 2⁴³ nats fit
 inline constexpr double mean_unit = 0x1p-50;  // of what is divided by the step's tokens already
 
+// How gradients are summed over cells and ranks: as integers, whose sum does not depend on order,
+// or in floating point, in half the memory and with one pass less.
+enum class Summing { fixed, plain };
+
+// Sums of gradients, one for each element; one of the two arrays, the other is empty.
+template <class R>
+struct GradientArray {
+  Array1<std::int64_t> fixed;  // in units of gradient_unit
+  Array1<R> plain;
+
+  // work(array) with the one that there is.
+  template <class Work>
+  decltype(auto) visit(const Work& work) const {
+    return plain.is_allocated() ? work(plain) : work(fixed);
+  }
+  [[nodiscard]] GradientArray part(Index begin, Index end) const {
+    if (plain.is_allocated()) return {{}, run_of(plain, begin, end)};
+    return {run_of(fixed, begin, end), {}};
+  }
+};
+
 // Where the gradient of one tensor is summed over cells and ranks.
+template <class R>
 struct GradientSum {
-  Array1<std::int64_t> sum;       // in units of gradient_unit
+  GradientArray<R> sum;
   Array1<std::int64_t> overflow;  // (1): elements that were not finite or too large
   double cells = 1;               // terms that the whole sum has (cells times uses), for the limit
+
+  [[nodiscard]] bool is_plain() const { return sum.plain.is_allocated(); }
+  [[nodiscard]] GradientSum part(Index begin, Index end) const {
+    return {sum.part(begin, end), overflow, cells};
+  }
 };
 
 // Round to nearest even; the caller has checked the range.
@@ -47,10 +74,10 @@ KOKKOS_INLINE_FUNCTION int add_term(std::int64_t& sum, double g, double cells) {
   return possible ? 0 : 1;
 }
 
-// sum[i] += g[i] in units of gradient_unit; elements that cannot be added are counted instead.
-// T is float or double.
-template <class T>
-void add_gradient(const Array1<const T>& g, const GradientSum& gradient);
+// sum[i] += g[i]; in fixed point, elements that cannot be added are counted instead. R is float or
+// double.
+template <class R>
+void add_gradient(const Array1<const R>& g, const GradientSum<R>& gradient);
 
 // statistic[i] += value[i] in units of statistic_unit.
 void add_statistic(const Array1<const double>& value, const Array1<std::int64_t>& statistic);
@@ -62,15 +89,23 @@ inline constexpr Index block_elements = 4096;
   return (elements + block_elements - 1) / block_elements;
 }
 
-// Σ (gradient_unit · g)² as two integers, in units of 2⁻²⁴ and 2⁻⁶⁵: each block's fp64 sum, in
-// fixed order, is split into the two, which are added over blocks in any order. Padding elements
-// must be zero.
+// What a sum of gradients is multiplied by to become the gradient.
+template <class G>
+inline constexpr double unit_of_sum = 1;
+template <>
+inline constexpr double unit_of_sum<std::int64_t> = gradient_unit;
+
+// Σ gradient² as two integers, in units of 2⁻²⁴ and 2⁻⁶⁵: each block's fp64 sum, in fixed order, is
+// split into the two, which are added over blocks in any order. Padding elements must be zero.
 struct SquaredNorm {
   std::int64_t high = 0, low = 0;
+  std::int64_t out_of_range = 0;  // blocks of plain sums that are not finite or too large, left out
   [[nodiscard]] double value() const {
     return static_cast<double>(high) * 0x1p-24 + static_cast<double>(low) * 0x1p-65;
   }
 };
-SquaredNorm squared_norm(const Array1<const std::int64_t>& gradient);  // (blocks · block_elements)
+// G is std::int64_t, in units of gradient_unit, or the type of plain sums.
+template <class G>
+SquaredNorm squared_norm(const Array1<const G>& gradient);  // (blocks · block_elements)
 
 }  // namespace hearth::kernels

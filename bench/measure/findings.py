@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from operator import attrgetter
 
-from measure import cores, kernels, steps
+from measure import cores, kernels, promise, steps
 from measure.hearth import Hearth
 from measure.results import HEARTH, PYTORCH, Case, Entry, Finding
 from measure.setting import Setting
@@ -19,7 +19,7 @@ def of(setting: Setting) -> list[Finding]:
     """All that can be said with what was measured."""
     return [
         *_ratios(setting), *_memory(setting), *_routing(setting), *_statistics(setting),
-        *_cores(setting), *_launch(setting),
+        *_cores(setting), *_launch(setting), *_promise(setting),
     ]  # fmt: skip
 
 
@@ -110,3 +110,24 @@ def _launch(setting: Setting) -> Iterator[Finding]:
         entry = case.of(HEARTH)
         if case.section == "launch" and entry:
             yield Finding.below(case.name, entry.median_s, "s", 2)
+
+
+def _promise(setting: Setting) -> Iterator[Finding]:
+    """Of the largest cells with a goal, of smaller ones without."""
+    largest = {
+        steps.name_of(setting, max(setting.plan.promise_steps, key=attrgetter("sequences"))),
+        *(
+            promise.name_of_layer(setting, piece, max(setting.plan.promise_cells))
+            for piece in setting.plan.promise_layers
+        ),
+    }
+    for case in setting.results.cases:
+        if case.section != "promise":
+            continue
+        for kind in setting.options.types:
+            ours, plain = (case.of(HEARTH, promise.variant_of(kind, r)) for r in (True, False))
+            if ours and plain:
+                cost = 100 * (ours.median_s / plain.median_s - 1)
+                what = f"{case.name}, {kind}: sums as integers cost"
+                goal = case.name in largest
+                yield Finding.below(what, cost, "%", 5) if goal else Finding(what, cost, "%")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("steps", "cores", "layers", "kernels")
+SECTIONS = ("steps", "cores", "layers", "kernels", "promise")
 TYPES = ("fp32", "bf16")
 
 DESCRIPTION = """\
@@ -19,6 +19,7 @@ and results.png. The products' ceiling is measured first and last. Sections:
   cores    one process on one core, one on two, two on one each; Hearth alone
   layers   one MoE layer of FLAME-290M and FLAME-1.7B, natural and balanced routing
   kernels  single kernels at the sizes of FLAME-38M and FLAME-290M
+  promise  run.reproducible = true beside false: FLAME-38M's steps, FLAME-290M's layer; Hearth alone
 
 Figures mean something only on a machine that does nothing else.
 """

@@ -42,6 +42,9 @@ class Plan:
     cores: Steps  # its sequences are cells, one each
     layers: tuple[Piece, ...]  # the same
     kernels: tuple[Piece, ...]
+    promise_steps: tuple[Steps, ...]
+    promise_layers: tuple[Piece, ...]
+    promise_cells: tuple[int, ...]  # sequences of a layer's cell
     fused: bool = True  # PyTorch's compiled forms too
 
 
@@ -66,6 +69,12 @@ FULL = Plan(
         Piece(_38M, rounds=2, repeats=5, warmup=2),
         Piece(_290M, rounds=1, repeats=5, warmup=2),
     ),
+    promise_steps=(
+        Steps(_38M, sequences=1, rounds=3, steps=3, warmup=2),
+        Steps(_38M, sequences=8, rounds=3, steps=1, warmup=1),
+    ),
+    promise_layers=(Piece(_290M, rounds=2, repeats=3, warmup=1),),
+    promise_cells=(1, 8),
 )
 
 _TINY = ROOT / "bench/quick.deck"
@@ -80,6 +89,9 @@ QUICK = Plan(
     cores=Steps(_TINY, sequences=2, rounds=1, steps=1, warmup=1),
     layers=(Piece(_TINY, rounds=1, repeats=1, warmup=1),),
     kernels=(Piece(_TINY, rounds=1, repeats=1, warmup=1),),
+    promise_steps=(Steps(_TINY, sequences=1, rounds=1, steps=1, warmup=1),),
+    promise_layers=(Piece(_TINY, rounds=1, repeats=1, warmup=1),),
+    promise_cells=(1, 8),
     fused=False,
 )
 

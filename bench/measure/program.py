@@ -16,6 +16,7 @@ from measure import (
     layers,
     machine,
     options,
+    promise,
     steps,
     table,
 )
@@ -33,6 +34,7 @@ SECTIONS = {
     "cores": cores.measure,
     "layers": layers.measure,
     "kernels": kernels.measure,
+    "promise": promise.measure,
 }
 
 

@@ -14,6 +14,7 @@ TITLES = {
     "cores": "Cores",
     "layers": "One MoE layer, forward and backward",
     "kernels": "Kernels",
+    "promise": "Gradients summed as integers, and in floating point (plain sums)",
 }
 LEGEND = (
     "of fp32, of bf16: share of the fastest product of that type on as many threads.",

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "app/commands.hpp"
+#include "app/promise_cost.hpp"
 #include "config/deck.hpp"
 #include "model/activation_bytes.hpp"
 #include "model/arena.hpp"
@@ -35,7 +36,7 @@ StateBytes state_bytes(const Config& config, const RankGrid& grid) {
     const auto all = static_cast<double>(layout.elements());
     const auto shard = static_cast<double>(layout.shard(holders, 0).size());
     bytes.weights += scalar * all;
-    bytes.gradients += 8 * all;
+    bytes.gradients += (config.run.reproducible ? 8 : real) * all;
     bytes.optimizer += (2 * real + master) * shard;  // two moments
   }
   return bytes;
@@ -92,6 +93,13 @@ Status check_command(const Config& config, const Communicator& world, int ranks)
                 activations(balanced_rows(config, grid)), activations(most_rows(config, grid)));
     std::printf("token statistics there at the last checkpoint, GiB: %.3f\n",
                 token_count_bytes(config) / gibibyte);
+    if (config.run.reproducible) {
+      const PromiseCost cost = promise_cost(config, grid);
+      std::printf(
+          "equality on any layout, at rates measured here: at most %.1f %% of its step, %.3g s "
+          "beside %.3g s of products\n",
+          100 * cost.share(), cost.sums_s, cost.products_s);
+    }
     if (config.optimizer.epsilon < 1e-12) {
       std::printf(
           "warning: optimizer.epsilon below 1e-12 is finer than the unit of gradient sums\n");

@@ -13,6 +13,7 @@ struct RunConfig {
   std::int64_t steps = 100;
   std::int64_t stop_step = 0;
   std::int64_t seed = 1234;
+  bool reproducible = true;
   double walltime_s = 0;
   std::int64_t log_every = 1;
 };

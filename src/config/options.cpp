@@ -18,6 +18,11 @@ std::vector<Option> option_table(Config& c) {
        "stop there with a checkpoint and exit status 75; 0: run to the end", free},
       {"run.seed", &c.run.seed, "", "of the initial weights and the order of the data", identity, 0,
        4294967295.0},
+      {"run.reproducible", &c.run.reproducible, "",
+       "bitwise the same results on any number of ranks and threads; false: gradients are summed "
+       "in "
+       "floating point, in half the memory",
+       schedule},
       {"run.walltime_s", &c.run.walltime_s, "s",
        "stop with a checkpoint and exit status 75 when this time has passed; 0: no limit", free},
       {"run.log_every", &c.run.log_every, "steps",

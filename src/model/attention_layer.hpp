@@ -30,7 +30,7 @@ class AttentionLayer {
  private:
   struct Projection {
     Array2<const T> weight;  // (heads · head_dim, hidden)
-    kernels::GradientSum gradient;
+    kernels::GradientSum<Real<T>> gradient;
     std::optional<Norm<T>> norm;
     Array2<T> rows = {};  // (tokens, heads · head_dim), rotated
   };
@@ -62,7 +62,7 @@ class AttentionLayer {
   double scale_;
   Projection query_, key_, value_;
   Array2<const T> output_;  // (hidden, heads · head_dim)
-  kernels::GradientSum output_gradient_;
+  kernels::GradientSum<Real<T>> output_gradient_;
 
   Array2<const T> x_;  // (tokens, hidden)
   Mixed mixed_;

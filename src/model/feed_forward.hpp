@@ -31,7 +31,7 @@ class FeedForward {
 
   Workspace<T>& workspace_;
   Array2<const T> gate_, up_, down_;  // (ffn, hidden), (ffn, hidden), (hidden, ffn)
-  kernels::GradientSum gate_gradient_, up_gradient_, down_gradient_;
+  kernels::GradientSum<Real<T>> gate_gradient_, up_gradient_, down_gradient_;
 
   Array2<const T> x_;  // (tokens, hidden)
   Kept kept_;

@@ -99,12 +99,17 @@ void Head<T>::train(const Array2<const T>& x, const Array1<const int>& target, d
                                          scale, dlogits);
       matmul.template multiply_nn<T>(dlogits, rows_of(weight_, first, last), dx_sum,
                                      first == 0 ? Output::assign : Output::add);
+      const kernels::GradientSum<Real<T>> sum =
+          gradient_.part(first * model_.hidden, last * model_.hidden);
+      if (sum.is_plain()) {
+        const Array2<Real<T>> whole(sum.sum.plain.data(), last - first, model_.hidden);
+        matmul.template multiply_tn<T>(dlogits, chunk_x, whole, Output::add);
+        return;
+      }
       const Array2<Real<T>> dweight = rows_of(gradients.weight, first, last);
       matmul.template multiply_tn<T>(dlogits, chunk_x, dweight,
                                      begin == 0 ? Output::assign : Output::add);
       if (end < tokens) return;
-      kernels::GradientSum sum = gradient_;
-      sum.sum = run_of(sum.sum, first * model_.hidden, last * model_.hidden);
       kernels::add_gradient<Real<T>>(Array1<const Real<T>>(dweight.data(), dweight.size()), sum);
     });
     Workspace<T>::put_back(dx_sum, chunk_dx);

@@ -52,7 +52,7 @@ class Head {
   Workspace<T>& workspace_;
   ModelConfig model_;
   Array2<const T> weight_;  // (vocabulary, hidden)
-  kernels::GradientSum gradient_;
+  kernels::GradientSum<Real<T>> gradient_;
 };
 
 }  // namespace hearth

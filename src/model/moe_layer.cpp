@@ -265,7 +265,15 @@ template <class T>
 void MoeLayer<T>::add_weight_gradient(const Array2<const T>& d_out, const Array2<const T>& in,
                                       const ExpertWeights<T>& weights) {
   const kernels::MatrixStack<const T>& shape = weights.stack;
-  const Index experts = static_cast<Index>(weights.gradient.sum.extent(0)) / shape.stride;
+  if (weights.gradient.is_plain()) {
+    Real<T>* const sums = weights.gradient.sum.plain.data();
+    const kernels::MatrixStack<Real<T>> dw{sums, shape.stride, shape.rows, shape.columns};
+    for (const auto& cell_segments : route_.segments) {
+      workspace_.matmul.template grouped_tn<T>(d_out, in, dw, cell_segments, Output::add);
+    }
+    return;
+  }
+  const Index experts = static_cast<Index>(weights.gradient.sum.fixed.extent(0)) / shape.stride;
   const Index most = gradient_experts(shape.stride, experts);
   const Activations::Scope scope(workspace_.activations);
   const Array1<Real<T>> scratch = take_stack_gradient(workspace_.activations, most * shape.stride);
@@ -283,9 +291,9 @@ void MoeLayer<T>::add_weight_gradient(const Array2<const T>& d_out, const Array2
       }
       if (rows == 0) continue;
       workspace_.matmul.template grouped_tn<T>(d_out, in, dw, segments);
-      kernels::GradientSum sum = weights.gradient;
-      sum.sum = run_of(sum.sum, first * shape.stride, end * shape.stride);
-      kernels::add_gradient<Real<T>>(run_of(scratch, 0, (end - first) * shape.stride), sum);
+      kernels::add_gradient<Real<T>>(
+          run_of(scratch, 0, (end - first) * shape.stride),
+          weights.gradient.part(first * shape.stride, end * shape.stride));
     }
   }
 }

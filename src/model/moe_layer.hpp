@@ -116,7 +116,7 @@ class MoeLayer {
   Index number_;
 
   Array2<const T> router_;  // (experts, hidden)
-  kernels::GradientSum router_gradient_;
+  kernels::GradientSum<Real<T>> router_gradient_;
   ExpertWeights<T> gate_, up_, down_;  // (local_experts, ffn, hidden) …, down (…, hidden, ffn)
   std::optional<FeedForward<T>> shared_;
 

@@ -57,7 +57,7 @@ class Norm {
 
   Workspace<T>& workspace_;
   Array1<const T> weight_;  // (width)
-  kernels::GradientSum gradient_;
+  kernels::GradientSum<Real<T>> gradient_;
   double epsilon_;
   Array2<const T> x_;            // (rows, width)
   Array1<Real<T>> inverse_rms_;  // (rows)

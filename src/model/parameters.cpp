@@ -10,21 +10,28 @@ namespace hearth {
 namespace {
 
 template <class T>
-Arena<T> make_arena(const TensorTable& table, Owner owner, const std::vector<Index>& experts) {
+Arena<T> make_arena(const TensorTable& table, Owner owner, const std::vector<Index>& experts,
+                    kernels::Summing summing) {
   ArenaLayout layout(table, owner, experts);
   const Index elements = layout.elements();
-  return {std::move(layout), zeroed<Array1<T>>("weights", elements),
-          zeroed<Array1<std::int64_t>>("gradients", elements)};
+  kernels::GradientArray<Real<T>> gradients;
+  if (summing == kernels::Summing::fixed) {
+    gradients.fixed = zeroed<Array1<std::int64_t>>("gradients", elements);
+  } else {
+    gradients.plain = zeroed<Array1<Real<T>>>("gradients", elements);
+  }
+  return {std::move(layout), zeroed<Array1<T>>("weights", elements), gradients};
 }
 
 }  // namespace
 
 template <class T>
-Parameters<T>::Parameters(TensorTable table, const Mesh& mesh, Index cells)
+Parameters<T>::Parameters(TensorTable table, const Mesh& mesh, Index cells,
+                          kernels::Summing summing)
     : table_(std::move(table)),
       local_experts_(mesh.placement.experts_of(mesh.experts.rank())),
-      arenas_{make_arena<T>(table_, Owner::everyone, local_experts_),
-              make_arena<T>(table_, Owner::experts, local_experts_)},
+      arenas_{make_arena<T>(table_, Owner::everyone, local_experts_, summing),
+              make_arena<T>(table_, Owner::experts, local_experts_, summing)},
       overflow_("overflow", 1),
       cells_(static_cast<double>(cells)) {}
 
@@ -64,19 +71,21 @@ ExpertWeights<T> Parameters<T>::experts(const std::string& name) const {
 }
 
 template <class T>
-kernels::GradientSum Parameters<T>::gradient(const std::string& name) const {
+kernels::GradientSum<Real<T>> Parameters<T>::gradient(const std::string& name) const {
   const Place place = find(name);
   // A tied tensor gets a term from each of its uses in every cell.
   const auto uses = 1 + std::count_if(table_.begin(), table_.end(), [&](const TensorInfo& info) {
                       return info.alias_of == place.info->name;
                     });
-  return {run_of(place.arena->gradients, place.begin, place.begin + place.elements), overflow_,
+  return {place.arena->gradients.part(place.begin, place.begin + place.elements), overflow_,
           cells_ * static_cast<double>(uses)};
 }
 
 template <class T>
 void Parameters<T>::clear_gradients() {
-  for (const Arena<T>& arena : arenas_) Kokkos::deep_copy(arena.gradients, 0);
+  for (const Arena<T>& arena : arenas_) {
+    arena.gradients.visit([](const auto& sums) { Kokkos::deep_copy(sums, 0); });
+  }
   Kokkos::deep_copy(overflow_, 0);
 }
 

@@ -14,22 +14,28 @@ namespace hearth {
 template <class T>
 struct Arena {
   ArenaLayout layout;
-  Array1<T> weights;               // (elements), padding zero
-  Array1<std::int64_t> gradients;  // (elements), units of kernels::gradient_unit, padding zero
+  Array1<T> weights;                          // (elements), padding zero
+  kernels::GradientArray<Real<T>> gradients;  // (elements), padding zero
 };
+
+// How a run sums its gradients.
+[[nodiscard]] inline kernels::Summing summing(const RunConfig& run) {
+  return run.reproducible ? kernels::Summing::fixed : kernels::Summing::plain;
+}
 
 // A stack of expert matrices and where their gradient is summed; matrix i is the i-th local expert.
 template <class T>
 struct ExpertWeights {
-  kernels::MatrixStack<const T> stack;  // (local_experts, rows, columns)
-  kernels::GradientSum gradient;        // (local_experts · stride)
+  kernels::MatrixStack<const T> stack;     // (local_experts, rows, columns)
+  kernels::GradientSum<Real<T>> gradient;  // (local_experts · stride)
 };
 
 template <class T>
 class Parameters {
  public:
   // Allocates; `cells` is the number of cells of a step, for the limit of gradient sums.
-  Parameters(TensorTable table, const Mesh& mesh, Index cells);
+  Parameters(TensorTable table, const Mesh& mesh, Index cells,
+             kernels::Summing summing = kernels::Summing::fixed);
 
   [[nodiscard]] const TensorTable& table() const { return table_; }
   [[nodiscard]] std::array<Arena<T>, 2>& arenas() { return arenas_; }  // by Owner
@@ -40,7 +46,7 @@ class Parameters {
   [[nodiscard]] Array1<const T> vector(const std::string& name) const;
   [[nodiscard]] Array2<const T> matrix(const std::string& name) const;
   [[nodiscard]] ExpertWeights<T> experts(const std::string& name) const;
-  [[nodiscard]] kernels::GradientSum gradient(const std::string& name) const;
+  [[nodiscard]] kernels::GradientSum<Real<T>> gradient(const std::string& name) const;
 
   // Gradient elements of this step that could not be summed; cleared by clear_gradients.
   [[nodiscard]] Array1<std::int64_t> overflow() const { return overflow_; }

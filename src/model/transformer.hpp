@@ -86,7 +86,7 @@ class Transformer {
   Workspace<T> workspace_;
   kernels::RotaryTable<Real<T>> rotary_;
   Array2<const T> embedding_;  // (vocabulary, hidden)
-  kernels::GradientSum embedding_gradient_;
+  kernels::GradientSum<Real<T>> embedding_gradient_;
   std::vector<Block> blocks_;
   Norm<T> final_norm_;
   Head<T> head_;

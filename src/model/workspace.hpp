@@ -20,11 +20,11 @@ struct Workspace {
   // dW = dyᵀ x of one cell, added to the weight's gradient sum.
   void add_weight_gradient(const Array2<const T>& dy,  // (tokens, out)
                            const Array2<const T>& x,   // (tokens, in)
-                           const kernels::GradientSum& sum) {
+                           const kernels::GradientSum<Real<T>>& sum) {
     add_product<T>(dy, x, sum);
   }
   void add_real_weight_gradient(const Array2<const Real<T>>& dy, const Array2<const Real<T>>& x,
-                                const kernels::GradientSum& sum) {
+                                const kernels::GradientSum<Real<T>>& sum) {
     add_product<Real<T>>(dy, x, sum);
   }
 
@@ -69,8 +69,13 @@ struct Workspace {
 
   template <class U>
   void add_product(const Array2<const U>& dy, const Array2<const U>& x,
-                   const kernels::GradientSum& sum) {
+                   const kernels::GradientSum<Real<T>>& sum) {
     if (dy.extent(0) == 0) return;
+    if (sum.is_plain()) {
+      const Array2<Real<T>> whole(sum.sum.plain.data(), dy.extent(1), x.extent(1));
+      matmul.template multiply_tn<U>(dy, x, whole, kernels::Output::add);
+      return;
+    }
     const Activations::Scope scratch(activations);
     const Array2<Real<T>> dw = take_weight_gradient(activations, dy.extent(1), x.extent(1));
     matmul.template multiply_tn<U>(dy, x, dw);

@@ -58,8 +58,10 @@ class DeviceExchange {
   }
 
   // Sums `values` over ranks; each rank then has the sum in its own part, counts[rank] elements,
-  // and scratch in the others. Parts follow each other in the order of ranks.
-  void reduce_scatter(const Array1<std::int64_t>& values, const std::vector<Index>& counts) const;
+  // and scratch in the others. Parts follow each other in the order of ranks. T is std::int64_t,
+  // whose sums are the same however many ranks there are, float or double.
+  template <class T>
+  void reduce_scatter(const Array1<T>& values, const std::vector<Index>& counts) const;
 
   // Every rank's part of `values`, counts[rank] elements, goes to all ranks.
   template <class T>

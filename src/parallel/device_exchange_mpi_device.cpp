@@ -86,27 +86,30 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
 
 // In turns with the ranks at growing distance: every rank sends and receives each part once,
 // however many ranks there are. Sums of integers may be taken in any order.
-void DeviceExchange::reduce_scatter(const Array1<std::int64_t>& values,
+template <class T>
+void DeviceExchange::reduce_scatter(const Array1<T>& values,
                                     const std::vector<Index>& counts) const {
   Kokkos::fence("reduce_scatter");
   const Communicator& c = communicator_;
-  const Parts<std::int64_t> parts(values.data(), counts);
+  const Parts<T> parts(values.data(), counts);
   const Index limit =
-      std::clamp<Index>(c.message_limit_bytes() / Index{sizeof(std::int64_t)}, 1, summed_elements);
+      std::clamp<Index>(c.message_limit_bytes() / Index{sizeof(T)}, 1, summed_elements);
   const Index mine = counts[static_cast<std::size_t>(c.rank())];
-  const auto arrived = uninitialized<Array1<std::int64_t>>(
-      "arrived gradients", c.size() > 1 ? std::min(limit, mine) : 0);
-  std::int64_t* const sum = parts.begin(c.rank());
+  const auto arrived =
+      uninitialized<Array1<T>>("arrived gradients", c.size() > 1 ? std::min(limit, mine) : 0);
+  const auto bytes = [](int elements) { return elements * static_cast<int>(sizeof(T)); };
+  T* const sum = parts.begin(c.rank());
   for (int distance = 1; distance < c.size(); ++distance) {
     const int to = (c.rank() + distance) % c.size();
     const int from = (c.rank() - distance + c.size()) % c.size();
     std::vector<MPI_Request> sent;
     in_messages(parts.size(to), limit, [&](Index begin, int count) {
-      MPI_Isend(parts.begin(to) + begin, count, MPI_INT64_T, to, 0, c.mpi(), &sent.emplace_back());
+      MPI_Isend(parts.begin(to) + begin, bytes(count), MPI_BYTE, to, 0, c.mpi(),
+                &sent.emplace_back());
     });
     in_messages(mine, limit, [&](Index begin, int count) {
-      MPI_Recv(arrived.data(), count, MPI_INT64_T, from, 0, c.mpi(), MPI_STATUS_IGNORE);
-      std::int64_t* const here = sum + begin;
+      MPI_Recv(arrived.data(), bytes(count), MPI_BYTE, from, 0, c.mpi(), MPI_STATUS_IGNORE);
+      T* const here = sum + begin;
       Kokkos::parallel_for(
           "add_gradients", Kokkos::RangePolicy<Exec>(0, count),
           KOKKOS_LAMBDA(const int i) { here[i] += arrived(i); });
@@ -149,6 +152,13 @@ void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 HEARTH_INSTANTIATE(bfloat16);
+#undef HEARTH_INSTANTIATE
+
+#define HEARTH_INSTANTIATE(T) \
+  template void DeviceExchange::reduce_scatter<T>(const Array1<T>&, const std::vector<Index>&) const
+HEARTH_INSTANTIATE(std::int64_t);
+HEARTH_INSTANTIATE(float);
+HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE
 
 }  // namespace hearth

@@ -82,16 +82,28 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
   return Transfer([&channel] { order(channel.transfers, stream(), channel.arrived); });
 }
 
+namespace {
+
+template <class T>
+constexpr ncclDataType_t nccl_type = ncclInt64;
+template <>
+constexpr ncclDataType_t nccl_type<float> = ncclFloat;
+template <>
+constexpr ncclDataType_t nccl_type<double> = ncclDouble;
+
+}  // namespace
+
 // ncclReduceScatter wants equal parts; each rank's part is reduced to it in one group instead.
-void DeviceExchange::reduce_scatter(const Array1<std::int64_t>& values,
+template <class T>
+void DeviceExchange::reduce_scatter(const Array1<T>& values,
                                     const std::vector<Index>& counts) const {
-  std::int64_t* part = values.data();
+  T* part = values.data();
   HEARTH_NCCL(ncclGroupStart());
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     const Index count = counts[static_cast<std::size_t>(rank)];
     if (count > 0) {
-      HEARTH_NCCL(ncclReduce(part, part, static_cast<std::size_t>(count), ncclInt64, ncclSum, rank,
-                             channel_->nccl, stream()));
+      HEARTH_NCCL(ncclReduce(part, part, static_cast<std::size_t>(count), nccl_type<T>, ncclSum,
+                             rank, channel_->nccl, stream()));
     }
     part += count;
   }
@@ -121,6 +133,13 @@ void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 HEARTH_INSTANTIATE(bfloat16);
+#undef HEARTH_INSTANTIATE
+
+#define HEARTH_INSTANTIATE(T) \
+  template void DeviceExchange::reduce_scatter<T>(const Array1<T>&, const std::vector<Index>&) const
+HEARTH_INSTANTIATE(std::int64_t);
+HEARTH_INSTANTIATE(float);
+HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE
 
 }  // namespace hearth

@@ -54,7 +54,7 @@ Optimizer<T>::Optimizer(const Config& config, Parameters<T>& parameters, const M
         layout.shard_sizes(ranks.size()),
         master_weights<T>(parameters.arena(owner).weights, range),
         run_of(parameters.arena(owner).weights, range.begin, range.end),
-        run_of(parameters.arena(owner).gradients, range.begin, range.end),
+        parameters.arena(owner).gradients.part(range.begin, range.end),
         zeroed<Array1<Real<T>>>("first moment", range.size()),
         zeroed<Array1<Real<T>>>("second moment", range.size()),
         decay_by_block(parameters.table(), layout, range)};
@@ -77,16 +77,19 @@ template <class T>
 GradientReport Optimizer<T>::update(std::int64_t step) {
   // The squared norm's two parts and the count of elements that could not be summed.
   std::array<std::int64_t, 3> sums = {0, 0, 0};
-  for (const Owner owner : owners) {
-    const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
-    exchange(owner).reduce_scatter(parameters_.arena(owner).gradients, shard.sizes);
-    const kernels::SquaredNorm norm = kernels::squared_norm(shard.gradient);
-    sums[0] += norm.high;
-    sums[1] += norm.low;
-  }
   std::int64_t overflow = 0;
   Kokkos::deep_copy(overflow, Kokkos::subview(parameters_.overflow(), 0));
   sums[2] = overflow;
+  for (const Owner owner : owners) {
+    const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
+    parameters_.arena(owner).gradients.visit(
+        [&]<class G>(const Array1<G>& all) { exchange(owner).reduce_scatter(all, shard.sizes); });
+    const kernels::SquaredNorm norm = shard.gradient.visit(
+        []<class G>(const Array1<G>& part) { return kernels::squared_norm<G>(part); });
+    sums[0] += norm.high;
+    sums[1] += norm.low;
+    sums[2] += norm.out_of_range;
+  }
   world_.sum(sums);
   GradientReport report{std::sqrt(kernels::SquaredNorm{sums[0], sums[1]}.value()), sums[2]};
   if (!std::isfinite(report.norm)) ++report.overflow;  // the norm itself left its range
@@ -104,8 +107,10 @@ GradientReport Optimizer<T>::update(std::int64_t step) {
                                1.0 - std::pow(o.beta2, t),
                                scale};
   for (const Shard<T>& shard : shards_) {
-    kernels::adam<T>(adam, shard.gradient, shard.decay, shard.weights, shard.first_moment,
-                     shard.second_moment, shard.rounded);
+    shard.gradient.visit([&]<class G>(const Array1<G>& gradient) {
+      kernels::adam<T, G>(adam, gradient, shard.decay, shard.weights, shard.first_moment,
+                          shard.second_moment, shard.rounded);
+    });
   }
   gather_weights();
   return report;

@@ -12,12 +12,12 @@ namespace hearth {
 // One rank's shard of an arena.
 template <class T>
 struct Shard {
-  Range range;                    // of the arena, in elements; whole blocks
-  std::vector<Index> sizes;       // (ranks that hold the arena)
-  Array1<Real<T>> weights;        // (range.size()): the master copy
-  Array1<T> rounded;              // (range.size()): that part of the arena's; the same as weights
-                                  // where the types are
-  Array1<std::int64_t> gradient;  // (range.size()): that part of the arena's
+  Range range;               // of the arena, in elements; whole blocks
+  std::vector<Index> sizes;  // (ranks that hold the arena)
+  Array1<Real<T>> weights;   // (range.size()): the master copy
+  Array1<T> rounded;         // (range.size()): that part of the arena's; the same as weights
+                             // where the types are
+  kernels::GradientArray<Real<T>> gradient;     // (range.size()): that part of the arena's
   Array1<Real<T>> first_moment, second_moment;  // (range.size())
   Array1<std::uint8_t> decay;                   // (blocks): weight decay applies
 };

@@ -27,7 +27,8 @@ Trainer<T>::Trainer(const Config& config, const Mesh& mesh, Index sources)
       everyone_(mesh.world),
       experts_(mesh.experts),
       data_(mesh.data),
-      parameters_(make_tensor_table(config), mesh, config.cells_per_step()),
+      parameters_(make_tensor_table(config), mesh, config.cells_per_step(),
+                  summing(config.run)),
       transformer_(config_, parameters_, mesh, experts_, matmul_, timers_),
       optimizer_(config_, parameters_, mesh, everyone_, data_),
       sums_(config, sources) {}

@@ -63,10 +63,20 @@ TEST_CASE("sums are shared out and shares are gathered") {
     const auto host = Kokkos::create_mirror_view(values);
     for (Index i = 0; i < total; ++i) host(i) = (me + 1) * i;
     Kokkos::deep_copy(values, host);
-    exchange.reduce_scatter(values, counts);
+    exchange.reduce_scatter<std::int64_t>(values, counts);
     const auto part = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(),
                                                           run_of(values, first, first + mine));
     for (Index i = 0; i < mine; ++i) CHECK(part(i) == (first + i) * ranks * (ranks + 1) / 2);
+
+    // In floating point the same, of numbers that it adds exactly.
+    const Array1<double> plain("plain", total);
+    const auto plain_host = Kokkos::create_mirror_view(plain);
+    for (Index i = 0; i < total; ++i) plain_host(i) = 0.5 * static_cast<double>((me + 1) * i);
+    Kokkos::deep_copy(plain, plain_host);
+    exchange.reduce_scatter<double>(plain, counts);
+    const auto plain_part = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(),
+                                                                run_of(plain, first, first + mine));
+    for (Index i = 0; i < mine; ++i) CHECK(2 * plain_part(i) == static_cast<double>(part(i)));
 
     const Array1<float> gathered("gathered", total);
     Kokkos::deep_copy(run_of(gathered, first, first + mine), static_cast<float>(me));

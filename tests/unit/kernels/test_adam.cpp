@@ -33,8 +33,8 @@ TEMPLATE_TEST_CASE("adam agrees with the reference over several steps", "", bflo
     for (const double x : random_values("g" + std::to_string(t), elements, 1e-3)) {
       g.push_back(to_fixed(x, gradient_unit));
     }
-    adam<T>(step, to_device<std::int64_t>(g), to_device<std::uint8_t>(decay), weight, first, second,
-            compute);
+    adam<T, std::int64_t>(step, to_device<std::int64_t>(g), to_device<std::uint8_t>(decay), weight,
+                          first, second, compute);
     for (std::size_t i = 0; i < g.size(); ++i) {
       auto& e = expected[i];
       e = reference::adam(step, static_cast<double>(g[i]) * gradient_unit,
@@ -66,9 +66,31 @@ TEST_CASE("adam: an element without a gradient only decays, and only where decay
   const auto weight = filled<double>(2 * block_elements, 2),
              first = filled<double>(2 * block_elements, 0),
              second = filled<double>(2 * block_elements, 0);
-  adam<double>(step, filled<std::int64_t>(2 * block_elements, 0),
-               to_device<std::uint8_t>(std::vector<int>{0, 1}), weight, first, second);
+  adam<double, std::int64_t>(step, filled<std::int64_t>(2 * block_elements, 0),
+                             to_device<std::uint8_t>(std::vector<int>{0, 1}), weight, first,
+                             second);
   const auto w = to_host(weight);
   CHECK(w[block_elements - 1] == 2.0);
   CHECK(w[block_elements] == Approx(2.0 - 0.5 * 0.1 * 2.0).epsilon(1e-15));
+}
+
+TEMPLATE_TEST_CASE("adam: a gradient summed in floating point is that in fixed point", "", bfloat16,
+                   float, double) {
+  using T = TestType;
+  using R = Real<T>;
+  const AdamStep step{1e-2, 0.9, 0.99, 1e-8, 0.1, 0.1, 0.01, 0.5};
+  // Powers of two, which both hold exactly.
+  std::vector<double> g;
+  std::vector<std::int64_t> fixed;
+  for (int i = 0; i < 1000; ++i) {
+    g.push_back(std::ldexp(i % 2 == 0 ? 1 : -1, -(i % 20)));
+    fixed.push_back(to_fixed(g.back(), gradient_unit));
+  }
+  const auto updated = [&]<class G>(const Array1<G>& gradient) {
+    const auto weight = filled<R>(1000, 2), first = filled<R>(1000, 0), second = filled<R>(1000, 0);
+    adam<T, G>(step, gradient, filled<std::uint8_t>(1, 1), weight, first, second,
+               filled<T>(std::is_same_v<T, R> ? 0 : 1000, T(0)));
+    return to_host(weight);
+  };
+  CHECK(same_bits(updated(to_device<R>(g)), updated(to_device<std::int64_t>(fixed))));
 }

@@ -19,7 +19,8 @@ TEMPLATE_TEST_CASE("a gradient's terms are summed in units of 2^-50", "", float,
     g[201] = -1023.5;  // still fits
     g[400] = 1e30;
   }
-  GradientSum gradient{filled<std::int64_t>(elements, 5), filled<std::int64_t>(1, 0), cells};
+  const GradientSum<T> gradient{
+      {filled<std::int64_t>(elements, 5), {}}, filled<std::int64_t>(1, 0), cells};
   add_gradient<T>(to_device<T>(g), gradient);
   add_gradient<T>(to_device<T>(g), gradient);
   std::vector<std::int64_t> expected;
@@ -29,7 +30,7 @@ TEMPLATE_TEST_CASE("a gradient's terms are summed in units of 2^-50", "", float,
     expected.push_back(5 + 2 * term.value);
     overflow += 2 * static_cast<int>(term.overflow);
   }
-  CHECK(to_host(gradient.sum) == expected);
+  CHECK(to_host(gradient.sum.fixed) == expected);
   CHECK(to_host(gradient.overflow)[0] == overflow);
   if (elements > 500) CHECK(overflow == 8);
 }
@@ -67,18 +68,45 @@ TEST_CASE("a squared norm agrees with the reference and is the sum of its blocks
   for (const double x : random_values("g", blocks * block_elements, size)) {
     g.push_back(to_fixed(x, gradient_unit));
   }
-  const SquaredNorm norm = squared_norm(to_device<std::int64_t>(g));
+  const SquaredNorm norm = squared_norm<std::int64_t>(to_device<std::int64_t>(g));
   const double expected = reference::squared_norm(g);
   // Two integers keep an absolute 2^-66 per block.
   CHECK(std::abs(norm.value() - expected) <=
         1e-13 * expected + static_cast<double>(blocks) * 0x1p-65);
   SquaredNorm sum;
   for (Index block = blocks - 1; block >= 0; --block) {
-    const auto part =
-        squared_norm(to_device<std::int64_t>(slice(g, block * block_elements, block_elements)));
+    const auto part = squared_norm<std::int64_t>(
+        to_device<std::int64_t>(slice(g, block * block_elements, block_elements)));
     sum.high += part.high;
     sum.low += part.low;
   }
   CHECK(sum.high == norm.high);
   CHECK(sum.low == norm.low);
+}
+
+TEMPLATE_TEST_CASE("plain sums add, and their norm is that of fixed-point ones", "", float,
+                   double) {
+  using T = TestType;
+  const Index elements = 3 * block_elements;
+  const auto g = rounded<T>(random_values("g", elements, 1e-3));
+  const GradientSum<T> plain{{{}, filled<T>(elements, 0)}, filled<std::int64_t>(1, 0), 8};
+  add_gradient<T>(to_device<T>(g), plain);
+  add_gradient<T>(to_device<T>(g), plain);
+  std::vector<T> doubled;
+  for (const double x : g) doubled.push_back(static_cast<T>(2 * x));
+  CHECK(same_bits(to_host(plain.sum.plain), doubled));
+
+  std::vector<std::int64_t> fixed;
+  for (const T x : doubled) fixed.push_back(to_fixed(x, gradient_unit));
+  const double expected = reference::squared_norm(fixed);
+  const SquaredNorm norm = squared_norm<T>(plain.sum.plain);
+  CHECK(norm.value() == Approx(expected).epsilon(1e-9));
+  CHECK(norm.out_of_range == 0);
+
+  // Blocks that no norm can hold are counted.
+  for (const double bad :
+       {std::numeric_limits<double>::infinity(), 1e30, std::numeric_limits<double>::quiet_NaN()}) {
+    Kokkos::deep_copy(Kokkos::subview(plain.sum.plain, block_elements + 5), static_cast<T>(bad));
+    CHECK(squared_norm<T>(plain.sum.plain).out_of_range == 1);
+  }
 }

@@ -8,8 +8,8 @@ namespace {
 
 template <class T>
 std::vector<double> gradient(const SmallModel<T>& model, const TensorInfo& info) {
-  const kernels::GradientSum sum = model.parameters.gradient(info.name);
-  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), sum.sum);
+  const kernels::GradientSum<Real<T>> sum = model.parameters.gradient(info.name);
+  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), sum.sum.fixed);
   std::vector<double> values;
   for (std::size_t i = 0; i < host.size(); ++i) {
     values.push_back(static_cast<double>(host(i)) * kernels::gradient_unit);

@@ -55,7 +55,7 @@ Point at(SmallModel<double>& model, const HostArenas& weights, const HostArenas&
   Point point{model.loss(), 0, {}};
   for (std::size_t owner = 0; owner < weights.size(); ++owner) {
     const auto gradient = Kokkos::create_mirror_view_and_copy(
-        Kokkos::HostSpace(), model.parameters.arenas()[owner].gradients);
+        Kokkos::HostSpace(), model.parameters.arenas()[owner].gradients.fixed);
     for (std::size_t i = 0; i < gradient.extent(0); ++i) {
       point.slope +=
           static_cast<double>(gradient(i)) * kernels::gradient_unit * direction[owner](i);

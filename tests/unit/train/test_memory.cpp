@@ -44,7 +44,7 @@ std::vector<std::int64_t> results(SmallModel<T>& model) {
     all.insert(all.end(), host.data(), host.data() + host.size());
   };
   append(model.sums.values());
-  for (const auto& arena : model.parameters.arenas()) append(arena.gradients);
+  for (const auto& arena : model.parameters.arenas()) append(arena.gradients.fixed);
   return all;
 }
 

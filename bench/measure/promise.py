@@ -1,0 +1,72 @@
+"""What bitwise equality on any layout costs: gradients summed as integers beside floating point."""
+
+from __future__ import annotations
+
+from measure import steps
+from measure.plan import Piece, Steps, label
+from measure.progress import say
+from measure.results import HEARTH
+from measure.setting import Setting
+
+ROUTING = "MoE layer, balanced"  # of hearth-bench: the same work in every pass
+
+
+def variant_of(kind: str, reproducible: bool) -> str:
+    return kind if reproducible else f"{kind} plain sums"
+
+
+def name_of_layer(setting: Setting, piece: Piece, sequences: int) -> str:
+    return f"{label(piece.deck)}, MoE layer, cell of {sequences} x {setting.plan.length}"
+
+
+def measure(setting: Setting) -> None:
+    for case in setting.plan.promise_steps:
+        _steps(setting, case)
+    for piece in setting.plan.promise_layers:
+        for sequences in setting.plan.promise_cells:
+            _layer(setting, piece, sequences)
+
+
+def _steps(setting: Setting, case: Steps) -> None:
+    name = steps.name_of(setting, case)
+    prefix = None
+    with setting.turn(f"promise: {name}: data"):
+        prefix = steps.data_set(setting, case)
+        flops = setting.hearth.flops_per_token(case.deck, setting.plan.length)
+    if prefix is None:
+        return
+    tokens = case.sequences * setting.plan.length
+    found = setting.results.case(
+        "promise", name, setting.options.threads, tokens=tokens, flops=tokens * flops
+    )
+    for turn in setting.rounds(case.rounds):
+        for kind in setting.options.types:
+            given = steps.overrides(setting, case, kind, prefix, case.sequences)
+            for reproducible in (True, False):
+                entry = found.entry(HEARTH, variant_of(kind, reproducible))
+                with setting.turn(f"promise: {name}: round {turn + 1}: {entry.name}", entry):
+                    steps.train(setting, case, entry, [*given, _switch(reproducible)])
+
+
+def _layer(setting: Setting, piece: Piece, sequences: int) -> None:
+    found = setting.results.case(
+        "promise", name_of_layer(setting, piece, sequences), setting.options.threads
+    )
+    given = [f"--warmup={piece.warmup}", f"--repeat={piece.repeats}"]
+    given += [f"--batch.cell_sequences={sequences}"]
+    given += [f"--model.sequence_length={setting.plan.length}"]
+    for turn in setting.rounds(piece.rounds):
+        for kind in setting.options.types:
+            for reproducible in (True, False):
+                entry = found.entry(HEARTH, variant_of(kind, reproducible))
+                with setting.turn(f"promise: {found.name}: round {turn + 1}: {entry.name}", entry):
+                    switch = _switch(reproducible)
+                    for row in setting.hearth.bench("moe-layer", piece.deck, kind, *given, switch):
+                        if row.get("name") == ROUTING:
+                            found.flops = 1e9 * row["gflop_per_s"] * row["median_s"]
+                            entry.times_s.append(row["median_s"])
+                            say(f"  {entry.name}: {row['median_s']:.3f} s")
+
+
+def _switch(reproducible: bool) -> str:
+    return f"--run.reproducible={str(reproducible).lower()}"
