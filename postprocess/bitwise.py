@@ -44,8 +44,8 @@ def differs(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Where two arrays of one shape and type have other bits."""
     if a.dtype.kind == "f":
         bits = np.dtype(f"u{a.dtype.itemsize}")
-        return np.ascontiguousarray(a).view(bits) != np.ascontiguousarray(b).view(bits)
-    return a != b
+        return np.asarray(a.view(bits) != b.view(bits))
+    return np.asarray(a != b)
 
 
 def mismatch(a: h5py.Dataset, b: h5py.Dataset, axes: slice = slice(None)) -> str | None:

@@ -9,10 +9,13 @@ import h5py
 import numpy as np
 
 from bitwise import Difference, compare_whole, mismatch, slabs
+from settings_comparison import deck, text_attribute
 
 FORMAT = "hearth checkpoint"
-# Counts of an unfinished interval: a checkpoint where none was open lacks them.
-OPEN_STATISTICS = "statistics"
+# Sums over unfinished intervals: of the same steps where the deck has the same intervals. A
+# checkpoint where none was open lacks some.
+OPEN_STATISTICS = "/statistics/"
+INTERVALS = ("statistics.every_steps", "checkpoint.every_steps")
 
 
 @dataclass(frozen=True)
@@ -36,25 +39,22 @@ def is_checkpoint(file: h5py.File) -> bool:
     return text_attribute(file, "format") == FORMAT
 
 
-def text_attribute(file: h5py.File, name: str) -> str:
-    """Empty where there is none."""
-    value = file.attrs.get(name, "")
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def compare_checkpoints(a: h5py.File, b: h5py.File, trust: bool) -> CheckpointComparison:
     """With `trust`, tensors whose stored checksums agree are not read."""
     result = CheckpointComparison(int(a.attrs["step"]))
     if a.attrs["step"] != b.attrs["step"]:
         text = f"after {a.attrs['step']} / {b.attrs['step']} steps"
         result.differences.append(TensorDifference("/", text))
+    decks = deck(a), deck(b)
+    alike = all(decks[0].get(key) == decks[1].get(key) for key in INTERVALS)
     first, second = dict(tensors(a)), dict(tensors(b))
     for name in [*first, *(name for name in second if name not in first)]:
-        if name in first and name in second:
+        both = name in first and name in second
+        if name.startswith(OPEN_STATISTICS) and not (both and alike):
+            continue
+        if both:
             result.tensors += 1
             text = _difference(first[name], second[name], trust)
-        elif name.split("/")[1] == OPEN_STATISTICS:
-            continue
         else:
             text = f"is in {'A' if name in first else 'B'} only"
         if text:

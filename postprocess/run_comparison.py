@@ -9,29 +9,13 @@ from pathlib import Path
 
 import h5py
 
-from checkpoint_comparison import (
-    CheckpointComparison,
-    compare_checkpoints,
-    is_checkpoint,
-    text_attribute,
-)
+from checkpoint_comparison import CheckpointComparison, compare_checkpoints, is_checkpoint
+from settings_comparison import different_settings
 from statistics_comparison import STEP_AXES, StatisticsComparison, compare_statistics
 from statistics_file import InputError, open_file
 
 STATISTICS = ("training.h5", "routing.h5")
 KIND = "training.h5, routing.h5 or checkpoint"
-
-# Keys of the deck that change no result.
-WITHOUT_RESULT = (
-    "run.output",
-    "run.stop_step",
-    "run.walltime_s",
-    "run.log_every",
-    "model.recompute",
-    "parallel.expert_ranks",
-    "checkpoint.keep",
-    "checkpoint.resume",
-)
 
 
 @dataclass
@@ -144,32 +128,3 @@ def _kind(file: h5py.File) -> str | None:
     if STEP_AXES[0] in file:
         return "training.h5"
     return "routing.h5" if "interval" in file else None
-
-
-def different_settings(a: h5py.File, b: h5py.File) -> list[str]:
-    """Of deck, version and data, without keys of the deck that change no result."""
-    found = []
-    for name in ("version", "revision"):
-        texts = (text_attribute(a, name), text_attribute(b, name))
-        if texts[0] != texts[1]:
-            found.append(f"{name}: {texts[0]} / {texts[1]}")
-    decks = [deck_values(text_attribute(file, "deck")) for file in (a, b)]
-    for key in sorted(decks[0].keys() | decks[1].keys()):
-        values = [", ".join(deck.get(key, ["absent"])) for deck in decks]
-        if key not in WITHOUT_RESULT and values[0] != values[1]:
-            found.append(f"{key}: {values[0]} / {values[1]}")
-    if text_attribute(a, "data_identity") != text_attribute(b, "data_identity"):
-        found.append("the token files are others")
-    return found
-
-
-def deck_values(deck: str) -> dict[str, list[str]]:
-    """Values by section.key; a list has a line for each."""
-    values: dict[str, list[str]] = {}
-    section = ""
-    for line in map(str.strip, deck.splitlines()):
-        if match := re.fullmatch(r"\[(.+)\]", line):
-            section = match[1]
-        elif match := re.fullmatch(r"([^#=]+?)\s*=\s*(.*)", line):
-            values.setdefault(f"{section}.{match[1]}", []).append(match[2])
-    return values

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, Launch, TinyRun, make_tiny_run, train
 
-from run_comparison import WITHOUT_RESULT
+from settings_comparison import WITHOUT_RESULT
 
 GATE = "/model/layers/01/experts/gate"
 
@@ -102,7 +102,7 @@ def test_a_changed_element_is_named(reference: Path, copy: Path) -> None:
     assert said[0] == f"checkpoint of step 3: 1 of {tensors(copy)} datasets differ"
     assert said[1] == (
         f"  {GATE}: 1 of 3360 elements differ, by at most {after - before:.3g}; "
-        f"the first at (2, 5, 7): {before} / {after}; B is damaged: its checksum is another"
+        f"the first at (2, 5, 7): {before!s} / {after!s}; B is damaged: its checksum is another"
     )
     assert said[2:] == ["different from step 3 on"]
     # The stored checksums do not know of it.
