@@ -12,7 +12,7 @@ template <class T, class G>
 void adam(const AdamStep& step, const Array1<const G>& gradient,
           const Array1<const std::uint8_t>& decay, const Array1<Real<T>>& weight,
           const Array1<Real<T>>& first_moment, const Array1<Real<T>>& second_moment,
-          const Array1<T>& rounded) {
+          const Array1<T>& rounded, const ChunkChecksums& checksums) {
   using R = Real<T>;
   const Index elements = gradient.extent(0);
   assert(static_cast<Index>(decay.extent(0)) >= whole_blocks(elements));
@@ -20,6 +20,8 @@ void adam(const AdamStep& step, const Array1<const G>& gradient,
   assert(first_moment.extent(0) == gradient.extent(0));
   assert(second_moment.extent(0) == gradient.extent(0));
   assert((std::is_same_v<T, R>) || rounded.extent(0) == gradient.extent(0));
+  const bool take = checksums.wanted();
+  assert(!take || static_cast<Index>(checksums.sum.extent(0)) == chunks(elements));
   static_assert(block_elements % chunk_elements == 0);  // a chunk lies in one block
   for_chunks(
       "adam", elements, KOKKOS_LAMBDA(const Member& member, const Index begin, const Index end) {
@@ -47,13 +49,15 @@ void adam(const AdamStep& step, const Array1<const G>& gradient,
           w[i] = updated;
           if constexpr (!std::is_same_v<T, R>) out[i] = static_cast<T>(updated);
         });
+        if (take) take_chunk<R>(member, w, begin, checksums);
       });
 }
 
-#define HEARTH_INSTANTIATE(T, G)                                                      \
-  template void adam<T, G>(const AdamStep&, const Array1<const G>&,                   \
-                           const Array1<const std::uint8_t>&, const Array1<Real<T>>&, \
-                           const Array1<Real<T>>&, const Array1<Real<T>>&, const Array1<T>&);
+#define HEARTH_INSTANTIATE(T, G)                                                             \
+  template void adam<T, G>(const AdamStep&, const Array1<const G>&,                          \
+                           const Array1<const std::uint8_t>&, const Array1<Real<T>>&,        \
+                           const Array1<Real<T>>&, const Array1<Real<T>>&, const Array1<T>&, \
+                           const ChunkChecksums&);
 HEARTH_INSTANTIATE(bfloat16, std::int64_t)
 HEARTH_INSTANTIATE(bfloat16, float)
 HEARTH_INSTANTIATE(float, std::int64_t)

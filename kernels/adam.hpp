@@ -1,7 +1,7 @@
 // AdamW (Loshchilov, Hutter 2019), equation (16) of docs/equations.md.
 #pragma once
 
-#include "base/types.hpp"
+#include "kernels/checksum.hpp"
 
 namespace hearth::kernels {
 
@@ -23,6 +23,7 @@ void adam(const AdamStep& step, const Array1<const G>& gradient,  // (elements)
           const Array1<Real<T>>& weight,                          // (elements)
           const Array1<Real<T>>& first_moment,                    // (elements)
           const Array1<Real<T>>& second_moment,                   // (elements)
-          const Array1<T>& rounded = {});                         // (elements)
+          const Array1<T>& rounded = {},                          // (elements)
+          const ChunkChecksums& checksums = {});
 
 }  // namespace hearth::kernels

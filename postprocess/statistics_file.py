@@ -15,20 +15,25 @@ class InputError(Exception):
     status = 2
 
 
+def open_file(path: Path, kind: str) -> h5py.File:
+    """For reading; `kind` is the name such files have, for messages."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a {kind}")
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path}: not an HDF5 file; expected a {kind}")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: damaged HDF5 file ({error})") from None
+
+
 class StatisticsFile:
     """One open file; `kind` is the name such files have, for messages."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path = path
         self.kind = kind
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; expected a {kind}")
-        if not h5py.is_hdf5(path):
-            raise InputError(f"{path}: not an HDF5 file; expected a {kind}")
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise InputError(f"{path}: damaged HDF5 file ({error})") from None
+        self._file = open_file(path, kind)
 
     def __enter__(self) -> StatisticsFile:
         return self

@@ -11,6 +11,7 @@
 
 #include "base/error.hpp"
 #include "io/replace_file.hpp"
+#include "model/weights_checksum.hpp"
 
 namespace hearth {
 
@@ -102,7 +103,9 @@ double Progress::show(const StepReport& report, const StepSums& layout) {
        << ", \"balance_loss\": " << report.balance_loss << ", \"z_loss\": " << report.z_loss
        << ", \"learning_rate\": " << report.learning_rate
        << ", \"gradient_norm\": " << report.gradient_norm << ", \"tokens\": " << report.tokens
-       << ", \"tokens_per_s\": " << tokens_per_s << ", \"busiest_over_mean\": " << busiest << "}\n";
+       << ", \"weights_checksum\": \"" << checksum_text(report.weights_checksum)
+       << "\", \"tokens_per_s\": " << tokens_per_s << ", \"busiest_over_mean\": " << busiest
+       << "}\n";
   log(json.str());
 
   const bool due = report.step % config_.run.log_every == 0 || report.step == last_step;

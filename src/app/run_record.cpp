@@ -56,6 +56,8 @@ TrainingRecord::TrainingRecord(const std::vector<std::string>& sources) {
   file_.declare<double>("/learning_rate", step, scalar, "1", "of the step's update");
   file_.declare<double>("/gradient_norm", step, scalar, "1",
                         "of the whole gradient, before clipping");
+  file_.declare<std::uint64_t>("/weights_checksum", step, scalar, "1",
+                               "of all weights after the step, the same on any layout");
   file_.declare<double>("/source_loss", step_source, by_source, nats,
                         "mean cross-entropy of each source's tokens; NaN where it had none");
   file_.declare<std::int64_t>("/source_tokens", step_source, by_source, "tokens",
@@ -84,6 +86,7 @@ void TrainingRecord::add(const StepReport& report, const StepSums& layout, doubl
   file_.append<double>("/z_loss", {report.z_loss});
   file_.append<double>("/learning_rate", {report.learning_rate});
   file_.append<double>("/gradient_norm", {report.gradient_norm});
+  file_.append<std::uint64_t>("/weights_checksum", {report.weights_checksum});
   file_.append("/source_loss", sources.loss);
   file_.append("/source_tokens", sources.tokens);
   file_.append<double>("/timing/step_seconds", {seconds});

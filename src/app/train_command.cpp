@@ -199,10 +199,7 @@ Status train(const Config& config, const Communicator& world) {
 
   // 5. What a person wants to know at the end.
   if (world.is_first()) {
-    char line[80];
-    std::snprintf(line, sizeof line, "step %lld, weights checksum %016llx",
-                  static_cast<long long>(step), static_cast<unsigned long long>(checksum));
-    progress->say(line);
+    progress->say(text("step ", step, ", weights checksum ", checksum_text(checksum)));
     progress->say("checkpoint " + checkpoints.file(step));
   }
   return step == config.run.steps ? Status::done : Status::requeue;

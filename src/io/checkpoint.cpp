@@ -390,17 +390,6 @@ std::vector<std::uint64_t> tensor_checksums(const Communicator& world, const Ten
   return group_checksums(world, table, parts, group);
 }
 
-std::uint64_t combined_checksum(const TensorTable& table,
-                                const std::vector<std::uint64_t>& checksums) {
-  std::uint64_t combined = 0;
-  for (std::size_t tensor = 0; tensor < table.size(); ++tensor) {
-    if (!table[tensor].alias_of.empty()) continue;
-    combined = mix_bits(combined ^ hash_text(table[tensor].name));
-    combined = mix_bits(combined ^ checksums[tensor]);
-  }
-  return combined;
-}
-
 #define HEARTH_CHECKPOINT_OF(T)                                                                 \
   template std::uint64_t write_checkpoint(                                                      \
       const Communicator&, const std::string&, const CheckpointHeader&, const TensorTable&,     \

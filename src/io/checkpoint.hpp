@@ -9,6 +9,7 @@
 #include "base/types.hpp"
 #include "model/arena.hpp"
 #include "model/tensor_table.hpp"
+#include "model/weights_checksum.hpp"
 #include "parallel/communicator.hpp"
 
 namespace hearth {
@@ -79,9 +80,5 @@ template <class T>
                                                           const TensorTable& table,
                                                           const std::vector<TensorPart<T>>& parts,
                                                           const std::string& group = model_group);
-
-// One number for all tensors: their checksums and names, mixed in the table's order.
-[[nodiscard]] std::uint64_t combined_checksum(const TensorTable& table,
-                                              const std::vector<std::uint64_t>& checksums);
 
 }  // namespace hearth

@@ -100,6 +100,7 @@ bool GrowingFile::read(const std::string& path, std::int64_t step) {
   template void GrowingFile::append<T>(const std::string&, const std::vector<T>&)
 HEARTH_INSTANTIATE(std::int64_t);
 HEARTH_INSTANTIATE(std::int32_t);
+HEARTH_INSTANTIATE(std::uint64_t);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE
 

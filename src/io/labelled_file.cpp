@@ -124,6 +124,7 @@ LabelledArray read_array(const hdf5::File& file, const std::string& path) {
   if (!read_values<std::int64_t>(dataset, array.values) &&
       !read_values<double>(dataset, array.values) &&
       !read_values<std::int32_t>(dataset, array.values) &&
+      !read_values<std::uint64_t>(dataset, array.values) &&
       !read_values<float>(dataset, array.values)) {
     throw input_error(file.path(), ": ", path, ": has elements of another type than Hearth writes");
   }

@@ -15,7 +15,7 @@ namespace hearth {
 struct LabelledArray {
   using Values =
       std::variant<std::vector<std::int64_t>, std::vector<double>, std::vector<std::int32_t>,
-                   std::vector<float>, std::vector<std::string>>;
+                   std::vector<std::uint64_t>, std::vector<float>, std::vector<std::string>>;
 
   std::string path;               // "/timing/seconds"
   std::vector<Index> dims;        // the first may be 0: no rows yet

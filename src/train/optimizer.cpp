@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "kernels/convert.hpp"
+#include "model/weights_checksum.hpp"
 #include "train/schedule.hpp"
 
 namespace hearth {
@@ -57,7 +58,8 @@ Optimizer<T>::Optimizer(const Config& config, Parameters<T>& parameters, const M
         parameters.arena(owner).gradients.part(range.begin, range.end),
         zeroed<Array1<Real<T>>>("first moment", range.size()),
         zeroed<Array1<Real<T>>>("second moment", range.size()),
-        decay_by_block(parameters.table(), layout, range)};
+        decay_by_block(parameters.table(), layout, range),
+        ShardChecksums(parameters.table(), layout, range)};
   }
 }
 
@@ -109,7 +111,7 @@ GradientReport Optimizer<T>::update(std::int64_t step) {
   for (const Shard<T>& shard : shards_) {
     shard.gradient.visit([&]<class G>(const Array1<G>& gradient) {
       kernels::adam<T, G>(adam, gradient, shard.decay, shard.weights, shard.first_moment,
-                          shard.second_moment, shard.rounded);
+                          shard.second_moment, shard.rounded, shard.checksums.chunks());
     });
   }
   gather_weights();
@@ -123,7 +125,18 @@ void Optimizer<T>::spread_weights() {
       kernels::convert<Real<T>, T>(Array1<const Real<T>>(shard.weights), shard.rounded);
     }
   }
+  for (const Shard<T>& shard : shards_) {
+    kernels::take_checksums<Real<T>>(shard.weights, shard.checksums.chunks());
+  }
   gather_weights();
+}
+
+template <class T>
+std::uint64_t Optimizer<T>::weights_checksum() const {
+  std::vector<std::int64_t> sums(parameters_.table().size(), 0);
+  for (const Shard<T>& shard : shards_) shard.checksums.add_to(sums);
+  world_.sum(sums);
+  return combined_checksum(parameters_.table(), {sums.begin(), sums.end()});
 }
 
 template <class T>

@@ -6,6 +6,7 @@
 #include "kernels/adam.hpp"
 #include "model/parameters.hpp"
 #include "parallel/device_exchange.hpp"
+#include "train/shard_checksums.hpp"
 
 namespace hearth {
 
@@ -20,6 +21,7 @@ struct Shard {
   kernels::GradientArray<Real<T>> gradient;     // (range.size()): that part of the arena's
   Array1<Real<T>> first_moment, second_moment;  // (range.size())
   Array1<std::uint8_t> decay;                   // (blocks): weight decay applies
+  ShardChecksums checksums;                     // of weights
 };
 
 struct GradientReport {
@@ -40,8 +42,11 @@ class Optimizer {
   // index `step` from 0. Without effect on the weights where the gradient is not finite.
   GradientReport update(std::int64_t step);
 
-  // Spreads the master weights to every rank that computes with them.
+  // Spreads the master weights, which somebody has set, to every rank that computes with them.
   void spread_weights();
+
+  // combined_checksum of the weights, the same on any layout. Collective.
+  [[nodiscard]] std::uint64_t weights_checksum() const;
 
   [[nodiscard]] std::array<Shard<T>, 2>& shards() { return shards_; }  // by Owner
 

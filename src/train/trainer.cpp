@@ -105,6 +105,7 @@ StepReport Trainer<T>::step(const std::vector<DeviceCell>& cells, std::int64_t s
   report.learning_rate = learning_rate(config_, step);
   report.gradient_norm = gradient.norm;
   report.overflow = gradient.overflow;
+  report.weights_checksum = optimizer_.weights_checksum();
   report.sums = HostArray1<std::int64_t>("step sums", sums_.values().extent(0));
   Kokkos::deep_copy(report.sums, sums_.values());
   mesh_.world.sum({report.sums.data(), report.sums.size()});

@@ -14,9 +14,10 @@ struct StepReport {
   double cross_entropy = 0, balance_loss = 0, z_loss = 0;  // the latter two with coefficients
   double learning_rate = 0;
   double gradient_norm = 0;
-  std::int64_t overflow = 0;      // gradient elements that were not finite or too large
-  std::int64_t tokens = 0;        // target tokens of the step
-  HostArray1<std::int64_t> sums;  // StepSums over all ranks
+  std::int64_t overflow = 0;           // gradient elements that were not finite or too large
+  std::int64_t tokens = 0;             // target tokens of the step
+  std::uint64_t weights_checksum = 0;  // combined_checksum of the weights after the step
+  HostArray1<std::int64_t> sums;       // StepSums over all ranks
 };
 
 // Cross-entropy of one data source.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,9 +15,18 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "preprocess"))
+for folder in ("preprocess", "postprocess"):
+    sys.path.insert(0, str(ROOT / folder))
 
+from compare import report  # noqa: E402
 from indexed_dataset import Writer  # noqa: E402
+from run_comparison import STATISTICS, compare_runs  # noqa: E402
+from statistics_comparison import datasets  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: minutes; left out of ctest without -C slow")
+
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -110,38 +120,55 @@ def write_source(prefix: Path, seed: int, vocabulary: int, step: int) -> None:
             writer.extend((counting + noise) % vocabulary, [length])
 
 
+def make_tiny_run(folder: Path) -> TinyRun:
+    """Writes its corpus and deck."""
+    write_source(folder / "even", 1, 64, 2)
+    write_source(folder / "odd", 2, 64, 3)
+    output = folder / "output"
+    deck = folder / "tiny.deck"
+    deck.write_text(DECK.format(output=output, folder=folder))
+    return TinyRun(folder, deck, output)
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> TinyRun:
     """A fresh tiny run in a folder of its own."""
-    write_source(tmp_path / "even", 1, 64, 2)
-    write_source(tmp_path / "odd", 2, 64, 3)
-    output = tmp_path / "output"
-    deck = tmp_path / "tiny.deck"
-    deck.write_text(DECK.format(output=output, folder=tmp_path))
-    return TinyRun(tmp_path, deck, output)
+    return make_tiny_run(tmp_path)
+
+
+# ranks, expert_ranks, threads a rank
+Layout = tuple[int, int, int]
+
+
+def train(launch: Launch, tiny: TinyRun, name: str, layout: Layout, *more: str) -> str:
+    """Trains into <folder>/<name>; returns the checksum of the weights that it ends with."""
+    ranks, expert_ranks, threads = layout
+    finished = launch(
+        ranks,
+        "train",
+        str(tiny.deck),
+        f"--run.output={tiny.folder / name}",
+        f"--parallel.expert_ranks={expert_ranks}",
+        *more,
+        OMP_NUM_THREADS=str(threads),
+    )
+    assert finished.returncode in (0, 75), finished.stderr
+    found = re.findall(r"weights checksum ([0-9a-f]{16})", finished.stderr)
+    assert found, finished.stderr
+    return found[-1]
 
 
 def contents(path: Path) -> dict[str, np.ndarray]:
-    """Every dataset outside /timing, and the checksums of a checkpoint's tensors."""
-    arrays: dict[str, np.ndarray] = {}
-
-    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith("timing"):
-            arrays[name] = item[()]
-            if "checksum" in item.attrs:
-                arrays[name + "/checksum"] = np.asarray(item.attrs["checksum"])
-
+    """Every dataset outside /timing."""
     with h5py.File(path) as file:
-        file.visititems(visit)
-    return arrays
+        return {name: dataset[()] for name, dataset in datasets(file).items()}
 
 
 def assert_same_run(one: Path, other: Path, step: int = 6) -> None:
-    """Weights, moments and statistics after the step are the same, to the bit."""
-    for file in ("training.h5", "routing.h5", f"checkpoints/step_{step:08}.h5"):
-        a, b = contents(one / file), contents(other / file)
-        assert a.keys() == b.keys()
-        for name in a:
-            assert a[name].tobytes() == b[name].tobytes() or (
-                a[name].dtype == object and list(a[name]) == list(b[name])
-            ), f"{file}: {name}"
+    """Every row of statistics, and the checkpoints of both, the step's among them, are the same."""
+    comparison = compare_runs(one, other)
+    assert comparison.same, "\n".join(report(comparison))
+    assert comparison.statistics.keys() == set(STATISTICS)
+    for statistics in comparison.statistics.values():
+        assert not statistics.notes
+    assert step in [checkpoint.step for checkpoint in comparison.checkpoints]

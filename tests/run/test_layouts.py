@@ -1,69 +1,14 @@
-"""The promise: weights and statistics are bitwise the same on any layout, through restarts."""
+"""The promise on models of other kinds and through stops; test_matrix.py has the layouts."""
 
 from __future__ import annotations
 
-import re
+import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import Launch, TinyRun, assert_same_run, contents
-
-# ranks, expert_ranks, threads a rank
-LAYOUTS = [(1, 1, 2), (2, 1, 1), (2, 2, 2), (3, 1, 1), (3, 3, 1), (4, 2, 1), (4, 4, 2), (8, 8, 1)]
-
-
-def checksum(stderr: str) -> str:
-    """The checksum of the weights that the program ends with."""
-    found = re.findall(r"weights checksum ([0-9a-f]{16})", stderr)
-    assert found, stderr
-    return found[-1]
-
-
-def train(
-    launch: Launch, tiny: TinyRun, name: str, layout: tuple[int, int, int], *more: str
-) -> str:
-    """Trains into <folder>/<name>; returns the program's last checksum."""
-    ranks, expert_ranks, threads = layout
-    finished = launch(
-        ranks,
-        "train",
-        str(tiny.deck),
-        f"--run.output={tiny.folder / name}",
-        f"--parallel.expert_ranks={expert_ranks}",
-        *more,
-        OMP_NUM_THREADS=str(threads),
-    )
-    assert finished.returncode in (0, 75), finished.stderr
-    return checksum(finished.stderr)
-
-
-def test_any_layout(launch: Launch, tiny: TinyRun) -> None:
-    expected = train(launch, tiny, "reference", (1, 1, 1))
-    for layout in LAYOUTS:
-        name = "-".join(map(str, layout))
-        assert train(launch, tiny, name, layout) == expected, layout
-        assert_same_run(tiny.folder / "reference", tiny.folder / name)
-
-
-def test_any_layout_in_bfloat16(launch: Launch, tiny: TinyRun) -> None:
-    bf16 = "--model.compute_type=bf16"
-    expected = train(launch, tiny, "reference", (1, 1, 1), bf16)
-    assert expected != train(launch, tiny, "wide", (1, 1, 1))
-    for layout in [(1, 1, 2), (2, 1, 1), (3, 3, 1), (4, 2, 2)]:
-        name = "-".join(map(str, layout))
-        assert train(launch, tiny, name, layout, bf16) == expected, layout
-        assert_same_run(tiny.folder / "reference", tiny.folder / name)
-
-
-@pytest.mark.parametrize("compute_type", ["fp32", "bf16"])
-def test_restart_on_another_layout(launch: Launch, tiny: TinyRun, compute_type: str) -> None:
-    option = f"--model.compute_type={compute_type}"
-    expected = train(launch, tiny, "reference", (1, 1, 1), option)
-    train(launch, tiny, "restarted", (2, 2, 1), option, "--run.stop_step=3")
-    assert train(launch, tiny, "restarted", (3, 3, 1), option) == expected
-    assert_same_run(tiny.folder / "reference", tiny.folder / "restarted")
+from conftest import Launch, TinyRun, assert_same_run, contents, train
 
 
 def test_running_blocks_again_changes_no_bit(launch: Launch, tiny: TinyRun) -> None:
@@ -159,6 +104,24 @@ def test_the_files_describe_themselves(launch: Launch, tiny: TinyRun) -> None:
         weighted = np.nansum(file["source_loss"][:] * file["source_tokens"][:], axis=1)
         assert np.allclose(weighted / file["tokens"][:], file["cross_entropy"][:], rtol=1e-9)
         assert file["cross_entropy"][-1] < file["cross_entropy"][0]
+
+
+def test_the_checksum_of_the_weights_is_everywhere_the_same(launch: Launch, tiny: TinyRun) -> None:
+    # Of every step, with steps that a run was taken up after.
+    train(launch, tiny, "output", (2, 1, 1), "--checkpoint.every_steps=1", "--run.stop_step=2")
+    last = train(launch, tiny, "output", (3, 3, 1), "--checkpoint.every_steps=1")
+    with h5py.File(tiny.output / "training.h5") as file:
+        column = file["weights_checksum"]
+        assert column.dtype == np.uint64
+        by_step = [f"{checksum:016x}" for checksum in column[:]]
+    stored = []
+    for step in range(1, 7):
+        with h5py.File(tiny.output / f"checkpoints/step_{step:08}.h5") as file:
+            stored.append(f"{file.attrs['weights_checksum']:016x}")
+    metrics = [json.loads(line) for line in (tiny.output / "metrics.jsonl").open()]
+    assert by_step == stored == [line["weights_checksum"] for line in metrics]
+    assert by_step[-1] == last
+    assert len(set(by_step)) == 6
 
 
 def test_manual_is_current(launch: Launch) -> None:

@@ -11,6 +11,7 @@ GrowingFile empty_file(Index sources = 2) {
   GrowingFile file;
   file.declare<std::int64_t>("/step", {"step"}, {}, "steps", "steps done");
   file.declare<double>("/loss", {"step", "source"}, {sources}, "nats", "by source");
+  file.declare<std::uint64_t>("/checksum", {"step"}, {}, "1", "of 64 bits");
   file.declare<std::int64_t>("/checkpoint", {"checkpoint"}, {}, "steps", "of each checkpoint");
   file.declare<std::int32_t>("/choice", {"checkpoint", "k"}, {1}, "1", "of experts", true);
   return file;
@@ -20,6 +21,7 @@ void add_rows(GrowingFile& file, std::int64_t first, std::int64_t last) {
   for (std::int64_t step = first; step <= last; ++step) {
     file.append<std::int64_t>("/step", {step});
     file.append<double>("/loss", {0.5 * static_cast<double>(step), 1.0});
+    file.append<std::uint64_t>("/checksum", {~static_cast<std::uint64_t>(step)});
     if (step % 3 != 0) continue;
     file.append<std::int64_t>("/checkpoint", {step});
     file.append<std::int32_t>("/choice", {7});

@@ -1,0 +1,35 @@
+#include "kernels/checksum.hpp"
+
+#include <cassert>
+
+namespace hearth::kernels {
+
+template <class T>
+void take_checksums(const Array1<const T>& values, const ChunkChecksums& checksums) {
+  const Index elements = values.extent(0);
+  assert(elements % block_elements == 0);
+  assert(static_cast<Index>(checksums.first.extent(0)) == elements / block_elements);
+  assert(static_cast<Index>(checksums.sum.extent(0)) == elements / chunk_elements);
+  for_chunks(
+      "checksum", elements, KOKKOS_LAMBDA(const Member& member, const Index begin, const Index) {
+        take_chunk(member, values.data(), begin, checksums);
+      });
+}
+
+void sum_chunks(const Array1<const std::uint64_t>& chunk, const Array1<const Index>& begin,
+                const Array1<const Index>& end, const Array1<std::uint64_t>& sum) {
+  assert(begin.extent(0) == sum.extent(0) && end.extent(0) == sum.extent(0));
+  for_rows(
+      "sum of chunks", static_cast<Index>(sum.extent(0)),
+      KOKKOS_LAMBDA(const Member& member, const Index run) {
+        const Index first = begin(run);
+        const auto total = lane_sum<std::uint64_t>(member, end(run) - first,
+                                                   [&](const Index i) { return chunk(first + i); });
+        Kokkos::single(Kokkos::PerThread(member), [&]() { sum(run) = total; });
+      });
+}
+
+template void take_checksums(const Array1<const float>&, const ChunkChecksums&);
+template void take_checksums(const Array1<const double>&, const ChunkChecksums&);
+
+}  // namespace hearth::kernels

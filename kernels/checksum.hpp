@@ -1,0 +1,50 @@
+// Checksums of weights (base/hash.hpp), chunk by chunk, so that the pass that updates the weights
+// can take them while a chunk is still in a cache.
+#pragma once
+
+#include <type_traits>
+
+#include "base/hash.hpp"
+#include "kernels/fixed_point.hpp"
+#include "kernels/team.hpp"
+
+namespace hearth::kernels {
+
+// Of a run of whole blocks of block_elements, each within one tensor: sum[c] = Σ mod 2⁶⁴ of
+// hash_element(index in the whole tensor, bits) over the elements of chunk c (chunk_elements of
+// them), padding left out.
+struct ChunkChecksums {
+  Array1<const std::uint64_t> first;  // (blocks): index of the block's first element in its tensor
+  Array1<const int> elements;         // (blocks): without the padding
+  Array1<std::uint64_t> sum;          // (blocks · block_elements / chunk_elements)
+
+  [[nodiscard]] bool wanted() const { return sum.extent(0) > 0; }
+};
+
+// The checksum of the chunk of `values` that begins at element `begin`. T is float or double.
+template <class T>
+KOKKOS_INLINE_FUNCTION void take_chunk(const Member& member, const T* values, Index begin,
+                                       const ChunkChecksums& checksums) {
+  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  const Index block = begin / block_elements, within = begin % block_elements;
+  const Index left = Kokkos::max(checksums.elements(block) - within, Index{0});
+  const std::uint64_t first = checksums.first(block) + static_cast<std::uint64_t>(within);
+  const auto sum =
+      lane_sum<std::uint64_t>(member, Kokkos::min(left, chunk_elements), [&](const Index i) {
+        return hash_element(first + static_cast<std::uint64_t>(i),
+                            Kokkos::bit_cast<Bits>(values[begin + i]));
+      });
+  Kokkos::single(Kokkos::PerThread(member), [&]() { checksums.sum(begin / chunk_elements) = sum; });
+}
+
+// All chunks of `values` (blocks · block_elements).
+template <class T>
+void take_checksums(const Array1<const T>& values, const ChunkChecksums& checksums);
+
+// sum[r] = Σ mod 2⁶⁴ of chunk[c] over begin[r] <= c < end[r].
+void sum_chunks(const Array1<const std::uint64_t>& chunk,  // (chunks)
+                const Array1<const Index>& begin,          // (runs)
+                const Array1<const Index>& end,            // (runs)
+                const Array1<std::uint64_t>& sum);         // (runs)
+
+}  // namespace hearth::kernels
