@@ -69,8 +69,9 @@ TEMPLATE_TEST_CASE("adam takes the checksums of what it has written", "", bfloat
   }
   const auto before = to_host(weight);
   const ChunkChecksums checksums = places();
-  adam<T>({1e-2, 0.9, 0.99, 1e-8, 0.1, 0.1, 0.01, 1}, to_device<std::int64_t>(gradient),
-          filled<std::uint8_t>(4, 1), weight, moments, squares, compute, checksums);
+  adam<T, std::int64_t>({1e-2, 0.9, 0.99, 1e-8, 0.1, 0.1, 0.01, 1},
+                        to_device<std::int64_t>(gradient), filled<std::uint8_t>(4, 1), weight,
+                        moments, squares, compute, checksums);
   CHECK(to_host(weight) != before);
   CHECK(to_host(checksums.sum) == expected_chunks(to_host(weight)));
 }
