@@ -40,7 +40,7 @@ struct Segment {
 // How a CPU multiplies numbers of bfloat16: with its instructions for them, where it has any, or
 // with those for float. The difference is one of speed and of a sum's last bits; GPUs and the
 // portable version have one way only.
-enum class Bfloat16Products { fastest, native, widened };
+enum class Bfloat16Products { fastest, pairs, native, widened };
 
 // Holds the vendor library's handles; one per process, made by the caller, passed down.
 class Matmul {
