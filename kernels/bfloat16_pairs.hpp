@@ -70,7 +70,8 @@ inline void store(void* to, const Vector& x) {
 
 #if defined(HEARTH_BFLOAT16_INSTRUCTIONS)
 
-// The first `count` numbers of bfloat16 of an array, zero beyond; as many as fit the vector at most.
+// The first `count` numbers of bfloat16 of an array, zero beyond; as many as fit the vector at
+// most.
 template <class Vector>
 [[nodiscard]] inline Vector load_first(const bfloat16* from, int count) {
   const __mmask32 wanted = count < 32 ? (__mmask32{1} << count) - 1 : ~__mmask32{0};
@@ -114,7 +115,8 @@ inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {
 
 #else
 
-// The first `count` numbers of bfloat16 of an array, zero beyond; as many as fit the vector at most.
+// The first `count` numbers of bfloat16 of an array, zero beyond; as many as fit the vector at
+// most.
 template <class Vector>
 [[nodiscard]] inline Vector load_first(const bfloat16* from, int count) {
   Vector first{};

@@ -324,11 +324,11 @@ bool is_amd() {
 #endif
 }
 
-// What is fastest on this CPU, or what comes next where it has not what is wanted. oneDNN multiplies
-// bfloat16 with AMX, or with AVX-512's instructions, where those have twice the rate of single
-// precision, as on AMD's CPUs; programs that were compiled for these have products of pairs, which
-// are faster. On Intel's without AMX they have half of it, and what oneDNN puts in their place on
-// older CPUs a fifth.
+// What is fastest on this CPU, or what comes next where it has not what is wanted. oneDNN
+// multiplies bfloat16 with AMX, or with AVX-512's instructions, where those have twice the rate of
+// single precision, as on AMD's CPUs; programs that were compiled for these have products of pairs,
+// which are faster. On Intel's without AMX they have half of it, and what oneDNN puts in their
+// place on older CPUs a fifth.
 Bfloat16Products available(Bfloat16Products products) {
   using dnnl::cpu_isa;
   if (products == Bfloat16Products::fastest && pairs_are_fast) return Bfloat16Products::pairs;
@@ -422,9 +422,14 @@ void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation o
     run_portable<T, C>(problems, operation, output);
   } else if constexpr (std::is_same_v<T, bfloat16>) {
     switch (library->bfloat16_products) {
-      case Bfloat16Products::pairs: library->pairs.run(problems, operation, output); break;
-      case Bfloat16Products::native: library->run<T>(problems, operation, output); break;
-      default: library->run<float>(problems, operation, output);
+      case Bfloat16Products::pairs:
+        library->pairs.run(problems, operation, output);
+        break;
+      case Bfloat16Products::native:
+        library->run<T>(problems, operation, output);
+        break;
+      default:
+        library->run<float>(problems, operation, output);
     }
   } else {
     library->run<T>(problems, operation, output);

@@ -1,7 +1,9 @@
-// Products of bfloat16 from products of pairs, for processors with instructions for those.
+// Products of bfloat16 from products of pairs: the way for processors with `pairs_are_fast`
+// (kernels/processor.hpp), correct on every one.
 //
-// Every element of c is one sum in the order of the inner dimension, pair after pair, whatever the
-// shape, the tile that holds it, the number of threads, or where the operands lie.
+// An element of c is one sum in the order of the inner dimension, pair after pair. It does not
+// depend on the shape, on the tile that holds it, on the number of threads, nor on where operands
+// lie: only on its row of a and its column of b.
 #pragma once
 
 #include <mutex>

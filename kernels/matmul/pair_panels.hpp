@@ -15,8 +15,8 @@
 
 namespace hearth::kernels {
 
-// A part of an operand, `outer` by `depth`: x(o, d) is data[o · ld + d], or where the outer dimension
-// is the contiguous one data[d · ld + o].
+// A part of an operand, `outer` by `depth`: x(o, d) is data[o · ld + d], or where the outer
+// dimension is the contiguous one data[d · ld + o].
 struct OperandPart {
   const bfloat16* data;
   Index ld;
@@ -29,19 +29,19 @@ struct OperandPart {
   return (depth + 2 * lane_count - 1) / (2 * lane_count) * lane_count;
 }
 
-// Shuffles within 16 bytes, quarters of two lanes: lanes of a and b in turns, pairs of them in turns.
-// `high`: of the upper half of every quarter.
+// Shuffles within 16 bytes, quarters of two lanes: lanes of a and b in turns, pairs of them in
+// turns. `high`: of the upper half of every quarter.
 template <bool high, int... i>
 [[nodiscard]] inline PairLanes lanes_in_turns(const PairLanes& a, const PairLanes& b,
                                               std::integer_sequence<int, i...>) {
-  return __builtin_shufflevector(
-      a, b, (i / 4 * 4 + (high ? 2 : 0) + i % 4 / 2 + i % 2 * lane_count)...);
+  return __builtin_shufflevector(a, b,
+                                 (i / 4 * 4 + (high ? 2 : 0) + i % 4 / 2 + i % 2 * lane_count)...);
 }
 template <bool high, int... i>
 [[nodiscard]] inline PairLanes twos_in_turns(const PairLanes& a, const PairLanes& b,
                                              std::integer_sequence<int, i...>) {
-  return __builtin_shufflevector(
-      a, b, (i / 4 * 4 + (high ? 2 : 0) + i % 2 + i % 4 / 2 * lane_count)...);
+  return __builtin_shufflevector(a, b,
+                                 (i / 4 * 4 + (high ? 2 : 0) + i % 2 + i % 4 / 2 * lane_count)...);
 }
 // Every second quarter of a, then of b.
 template <bool odd, int... i>
@@ -95,9 +95,8 @@ void pack_rows(const bfloat16* from, Index ld, Index rows, Index depth, Pair* pa
     PairLanes x[lane_count];
     const auto put = [&]() __attribute__((always_inline)) {
       transpose(x);
-      written_out<lane_count>([&](auto i) __attribute__((always_inline)) {
-        store(to + i * width, x[i]);
-      });
+      written_out<lane_count>([&](auto i)
+                                  __attribute__((always_inline)) { store(to + i * width, x[i]); });
       to += lane_count * width;
     };
     Index d = 0;
@@ -118,7 +117,7 @@ void pack_rows(const bfloat16* from, Index ld, Index rows, Index depth, Pair* pa
 
 // Rows of pairs that are made of rows of memory at a time, panel after panel: as many streams as a
 // processor reads ahead.
-inline constexpr Index interleaved_pairs = 8;
+inline constexpr Index interleaved_pairs = 4;
 
 // `pairs` rows of pairs from the rows of memory at `from`, each contiguous along the outer
 // dimension, of which `lanes` are read.
@@ -141,7 +140,8 @@ void interleave_edge(const bfloat16* from, Index ld, Index rows, Index depth, Pa
     for (Index lane = 0; lane < rows; lane += lane_count) {
       const int lanes = static_cast<int>(std::min(Index{lane_count}, rows - lane));
       const PairLanes low = widen(load_first<HalfLanes>(from + lane, lanes));
-      const PairLanes high = widen(load_first<HalfLanes>(from + ld + lane, d + 1 < depth ? lanes : 0));
+      const PairLanes high =
+          widen(load_first<HalfLanes>(from + ld + lane, d + 1 < depth ? lanes : 0));
       store(to + lane, low | high << 16);
     }
   }
