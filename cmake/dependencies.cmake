@@ -42,7 +42,7 @@ if(HEARTH_CUDA)
   set(HEARTH_MATMUL "cuBLAS")
   set(HEARTH_MATMUL_LIBRARIES CUDA::cublas)
   set(excluded "_onednn.cpp" "matmul_host.cpp" "_mpi_device.cpp" "attention_pairs_forward.cpp"
-    "attention_pairs_backward.cpp")
+    "attention_pairs_backward.cpp" "matmul_pairs.cpp")
 elseif(HEARTH_ONEDNN)
   find_package(dnnl QUIET)
   if(NOT dnnl_FOUND)

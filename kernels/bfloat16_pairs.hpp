@@ -40,6 +40,17 @@ inline void store(void* to, const Vector& x) {
   std::memcpy(to, &x, sizeof x);
 }
 
+// Numbers of bfloat16 as pairs without a second, and as floats.
+[[nodiscard]] inline PairLanes widen(HalfLanes x) {
+  return __builtin_convertvector(x, PairLanes);
+}
+[[nodiscard]] inline Lanes load_lanes(const float* from) {
+  return load<Lanes>(from);
+}
+[[nodiscard]] inline Lanes load_lanes(const bfloat16* from) {
+  return (Lanes)(widen(load<HalfLanes>(from)) << 16);
+}
+
 [[nodiscard]] inline Lanes all_lanes(float x) {
   return x - Lanes{};
 }
@@ -58,6 +69,17 @@ inline void store(void* to, const Vector& x) {
 }
 
 #if defined(HEARTH_BFLOAT16_INSTRUCTIONS)
+
+// The first `count` numbers of bfloat16 of an array, zero beyond; as many as fit the vector at
+// most.
+template <class Vector>
+[[nodiscard]] inline Vector load_first(const bfloat16* from, int count) {
+  const __mmask32 wanted = count < 32 ? (__mmask32{1} << count) - 1 : ~__mmask32{0};
+  const __m512i x = _mm512_maskz_loadu_epi16(wanted, from);
+  Vector first;
+  std::memcpy(&first, &x, sizeof first);
+  return first;
+}
 
 // sum += first(a) first(b) + second(a) second(b)
 inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {
@@ -92,6 +114,15 @@ inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {
 }
 
 #else
+
+// The first `count` numbers of bfloat16 of an array, zero beyond; as many as fit the vector at
+// most.
+template <class Vector>
+[[nodiscard]] inline Vector load_first(const bfloat16* from, int count) {
+  Vector first{};
+  std::memcpy(&first, from, static_cast<std::size_t>(count) * sizeof(bfloat16));
+  return first;
+}
 
 // sum += first(a) first(b) + second(a) second(b)
 inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {
@@ -132,6 +163,14 @@ inline void add_products(Lanes& sum, PairLanes a, PairLanes b) {
 }
 
 #endif
+
+inline void store_lanes(float* to, const Lanes& x) {
+  store(to, x);
+}
+// Rounded.
+inline void store_lanes(bfloat16* to, const Lanes& x) {
+  store(to, round_lanes(x));
+}
 
 // body(integral_constant) for 0, 1, ... n - 1, written out: arrays of vectors whose indices are
 // constants stay in registers.

@@ -10,8 +10,9 @@
 // or float where T is bfloat16; a weight gradient is always Real<T>. A bfloat16 output is rounded
 // once: c = bf16(product) or bf16(c + product).
 //
-// What is promised: the inner dimension is never split between threads, tiles are cut by shape
-// alone, so that a result depends on neither the number of threads nor on other segments.
+// What is promised: the inner dimension is never split between threads, and a result depends on
+// neither the number of threads nor on other segments: tiles are cut by shape alone, or, in
+// products of pairs, each element is one sum in the order of the inner dimension however they are.
 #pragma once
 
 #include <memory>
@@ -37,10 +38,10 @@ struct Segment {
   Index matrix;
 };
 
-// How a CPU multiplies numbers of bfloat16: with its instructions for them, where it has any, or
-// with those for float. The difference is one of speed and of a sum's last bits; GPUs and the
-// portable version have one way only.
-enum class Bfloat16Products { fastest, native, widened };
+// How a CPU multiplies numbers of bfloat16: in pairs with kernels of our own, through the vendor's
+// library with its instructions for them, where it has any, or with those for float. The difference
+// is one of speed and of a sum's last bits; GPUs and the portable version have one way only.
+enum class Bfloat16Products { fastest, pairs, native, widened };
 
 // Holds the vendor library's handles; one per process, made by the caller, passed down.
 class Matmul {

@@ -7,9 +7,11 @@
 
 #include "base/error.hpp"
 #include "kernels/matmul/backend.hpp"
+#include "kernels/matmul/matmul_pairs.hpp"
 #include "kernels/matmul/portable.hpp"
 #include "kernels/matmul/primitives_onednn.hpp"
 #include "kernels/matmul/tiling.hpp"
+#include "kernels/processor.hpp"
 
 namespace hearth::kernels {
 
@@ -322,16 +324,20 @@ bool is_amd() {
 #endif
 }
 
-// Whether products of bfloat16 run on the CPU's own instructions for them: AMX, or AVX-512's where
-// they have twice the rate of single precision, as on AMD's CPUs. On Intel's without AMX they have
-// half of it, and what oneDNN puts in their place on older CPUs a fifth.
-bool multiplies_bfloat16(Bfloat16Products products) {
+// What is fastest on this CPU, or what comes next where it has not what is wanted. oneDNN
+// multiplies bfloat16 with AMX, or with AVX-512's instructions, where those have twice the rate of
+// single precision, as on AMD's CPUs; programs that were compiled for these have products of pairs,
+// which are faster. On Intel's without AMX they have half of it, and what oneDNN puts in their
+// place on older CPUs a fifth.
+Bfloat16Products available(Bfloat16Products products) {
   using dnnl::cpu_isa;
-  if (products == Bfloat16Products::widened) return false;
+  if (products == Bfloat16Products::fastest && pairs_are_fast) return Bfloat16Products::pairs;
+  if (products == Bfloat16Products::pairs || products == Bfloat16Products::widened) return products;
   cpu_isa wanted = is_amd() ? cpu_isa::avx512_core_bf16 : cpu_isa::avx512_core_amx;
   if (products == Bfloat16Products::native) wanted = cpu_isa::avx512_core;
   const auto bits = static_cast<unsigned>(wanted);
-  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & bits) == bits;
+  const bool native = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & bits) == bits;
+  return native ? Bfloat16Products::native : Bfloat16Products::widened;
 }
 
 }  // namespace
@@ -339,14 +345,15 @@ bool multiplies_bfloat16(Bfloat16Products products) {
 struct Matmul::Vendor::Library {
   using Tokens = Kokkos::Experimental::UniqueToken<HostExec>;
 
-  explicit Library(Bfloat16Products products) : native_bfloat16(multiplies_bfloat16(products)) {
+  explicit Library(Bfloat16Products products) : bfloat16_products(available(products)) {
     for (int i = 0; i < tokens.size(); ++i) streams.emplace_back(primitives.engine());
   }
 
   template <class E, class T, class C>
   void run(const std::vector<Problem<T, C>>& problems, Operation operation, Output output);
 
-  bool native_bfloat16;
+  Bfloat16Products bfloat16_products;
+  PairProducts pairs;
   std::mutex one_call;  // of all that is here, by whoever calls
   Primitives primitives;
   Tokens tokens;
@@ -413,10 +420,19 @@ void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation o
                          Output output) {
   if constexpr (std::is_same_v<T, double>) {
     run_portable<T, C>(problems, operation, output);
-  } else if (std::is_same_v<T, bfloat16> && library->native_bfloat16) {
-    library->run<T>(problems, operation, output);
+  } else if constexpr (std::is_same_v<T, bfloat16>) {
+    switch (library->bfloat16_products) {
+      case Bfloat16Products::pairs:
+        library->pairs.run(problems, operation, output);
+        break;
+      case Bfloat16Products::native:
+        library->run<T>(problems, operation, output);
+        break;
+      default:
+        library->run<float>(problems, operation, output);
+    }
   } else {
-    library->run<float>(problems, operation, output);
+    library->run<T>(problems, operation, output);
   }
 }
 

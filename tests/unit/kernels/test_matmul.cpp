@@ -31,7 +31,10 @@ using Widened = Kind<bfloat16, bfloat16, Bfloat16Products::widened>;
 using WidenedToFloat = Kind<bfloat16, float, Bfloat16Products::widened>;
 using Native = Kind<bfloat16, bfloat16, Bfloat16Products::native>;
 using NativeToFloat = Kind<bfloat16, float, Bfloat16Products::native>;
-#define HEARTH_KINDS Float, Double, Widened, WidenedToFloat, Native, NativeToFloat
+using Pairs = Kind<bfloat16, bfloat16, Bfloat16Products::pairs>;
+using PairsToFloat = Kind<bfloat16, float, Bfloat16Products::pairs>;
+#define HEARTH_KINDS \
+  Float, Double, Widened, WidenedToFloat, Native, NativeToFloat, Pairs, PairsToFloat
 
 // Of the largest element: what a sum may lose, and half a unit in the last place of bfloat16.
 template <class C>
@@ -74,6 +77,13 @@ void multiply(Matmul& matmul, Operation operation, const Array2<const T>& a,
 template <class T, class C>
 bool exists(Operation operation) {
   return operation != Operation::tn || std::is_same_v<C, Real<T>>;
+}
+
+// Small ones, whose sums are exact in float however they are ordered.
+std::vector<double> integers(const char* name, Index elements) {
+  std::vector<double> values = random_values(name, elements, 4);
+  for (double& x : values) x = std::round(x);
+  return values;
 }
 
 struct Sizes {
@@ -133,18 +143,12 @@ TEMPLATE_TEST_CASE("products agree with the reference", "", HEARTH_KINDS) {
   CHECK(relative_difference_of(portable, expected) < allowed<C>());
 }
 
-// Small integers, whose sums are exact in float however they are ordered: the output must be the
-// nearest bfloat16, to the bit. Rounding a second time, or between the parts of a long inner
-// dimension, would show.
-TEMPLATE_TEST_CASE("a product in bfloat16 is rounded once", "", Widened, Native) {
+// The output must be the nearest bfloat16, to the bit. Rounding a second time, or between the parts
+// of a long inner dimension, would show.
+TEMPLATE_TEST_CASE("a product in bfloat16 is rounded once", "", Widened, Native, Pairs) {
   const auto operation = GENERATE(Operation::nt, Operation::nn);
   const Shape s = GENERATE(Shape{64, 48, 300}, Shape{40, 32, 3000}, Shape{1056, 32, 300});
   CAPTURE(static_cast<int>(operation), s.m, s.n, s.k);
-  const auto integers = [](const char* name, Index elements) {
-    std::vector<double> values = random_values(name, elements, 4);
-    for (double& x : values) x = std::round(x);
-    return values;
-  };
   const auto a = integers("a", s.m * s.k), b = integers("b", s.n * s.k);
   const auto before = rounded<bfloat16>(integers("c", s.m * s.n));
   auto sums = expected_product(operation, a, b, s);
@@ -155,6 +159,65 @@ TEMPLATE_TEST_CASE("a product in bfloat16 is rounded once", "", Widened, Native)
   multiply<bfloat16, bfloat16>(matmul, operation, to_device<bfloat16>(a, s.m, s.k),
                                to_device<bfloat16>(b, b_rows, s.n + s.k - b_rows), c, Output::add);
   CHECK(same_bits(to_host(c), to_host(to_device<bfloat16>(sums))));
+}
+
+// Tiles of every number of rows and columns, with and without a last pair, to the bit; a long inner
+// dimension in several parts, the last of them odd. Nothing but the segments' rows is written: rows
+// before, between and after them keep their NaN.
+TEMPLATE_TEST_CASE("products of pairs are exact for every shape", "", Pairs, PairsToFloat) {
+  using C = typename TestType::Out;
+  const auto operation = GENERATE(Operation::nt, Operation::nn, Operation::tn);
+  if (!exists<bfloat16, C>(operation)) return;
+  const auto output = GENERATE(Output::assign, Output::add);
+  std::vector<Shape> shapes{{3, 5, 2051}, {17, 33, 1025}, {300, 70, 1100}, {560, 1090, 3}};
+  for (Index i = 1; i <= 70; ++i) shapes.push_back({i, (i * 29) % 70 + 1, (i * 41) % 70 + 1});
+  Matmul matmul(TestType::products);
+  for (const Shape& s : shapes) {
+    CAPTURE(static_cast<int>(operation), static_cast<int>(output), s.m, s.n, s.k);
+    const auto a = integers("a", s.m * s.k), b = integers("b", s.n * s.k);
+    const auto before = rounded<C>(integers("c", s.m * s.n));
+    auto sums = expected_product(operation, a, b, s);
+    for (std::size_t i = 0; output == Output::add && i < sums.size(); ++i) sums[i] += before[i];
+    const double kept = std::numeric_limits<double>::quiet_NaN();
+    const auto with_margin = [&](std::vector<double> rows) {
+      rows.insert(rows.begin(), s.n, kept);
+      rows.insert(rows.end(), s.n, kept);
+      return rows;
+    };
+    const Index a_rows = rows_of_a(operation, s), b_rows = rows_of_b(operation, s);
+    const Array2<const bfloat16> device_a = to_device<bfloat16>(a, a_rows, s.m + s.k - a_rows);
+    const Array2<const bfloat16> device_b = to_device<bfloat16>(b, b_rows, s.n + s.k - b_rows);
+    const auto c = to_device<C>(with_margin(before), s.m + 2, s.n);
+    const Array2<C> inside(c.data() + s.n, s.m, s.n);
+    multiply<bfloat16, C>(matmul, operation, device_a, device_b, inside, output);
+    CHECK(same_bits(to_host(c), to_host(to_device<C>(with_margin(sums)))));
+  }
+}
+
+// An element is the same sum in a product of one row, of one column, or of all.
+TEST_CASE("products of pairs: an element depends on its row and its column alone") {
+  const Shape s = GENERATE(Shape{61, 75, 96}, Shape{300, 140, 2100});
+  CAPTURE(s.m, s.n, s.k);
+  const auto a = random_values("a", s.m * s.k), b = random_values("b", s.n * s.k);
+  Matmul matmul(Bfloat16Products::pairs);
+  const auto product = [&](Index row, Index rows, Index column, Index columns) {
+    const auto c = filled_matrix<float>(rows, columns);
+    matmul.multiply_nt<bfloat16>(
+        to_device<bfloat16>(slice(a, row * s.k, rows * s.k), rows, s.k),
+        to_device<bfloat16>(slice(b, column * s.k, columns * s.k), columns, s.k), c);
+    return to_host(c);
+  };
+  const auto all = product(0, s.m, 0, s.n);
+  for (const Index row : {Index{0}, Index{14}, s.m - 1}) {
+    CHECK(same_bits(product(row, 1, 0, s.n), slice(all, row * s.n, s.n)));
+  }
+  for (const Index column : {Index{0}, Index{40}, s.n - 1}) {
+    auto expected = product(0, s.m, 0, 1);
+    for (Index i = 0; i < s.m; ++i) {
+      expected[static_cast<std::size_t>(i)] = all[static_cast<std::size_t>(i * s.n + column)];
+    }
+    CHECK(same_bits(product(0, s.m, column, 1), expected));
+  }
 }
 
 TEST_CASE("products: the reference's products are each other's derivatives") {
@@ -281,8 +344,14 @@ std::uint64_t bits_of_products() {
   return bits;
 }
 TEST_CASE("products: bits", "[.bits]") {
-  print_bits(mix_bits(mix_bits(bits_of_products<Float>() ^ bits_of_products<Widened>()) ^
-                      mix_bits(bits_of_products<Native>() ^ bits_of_products<NativeToFloat>())));
+  std::uint64_t bits = 0;
+  for (const std::uint64_t of_kind :
+       {bits_of_products<Float>(), bits_of_products<Widened>(), bits_of_products<Native>(),
+        bits_of_products<NativeToFloat>(), bits_of_products<Pairs>(),
+        bits_of_products<PairsToFloat>()}) {
+    bits = mix_bits(bits ^ of_kind);
+  }
+  print_bits(bits);
 }
 
 // oneDNN called on eight threads gives other bits than on one, on two or four it does not.
