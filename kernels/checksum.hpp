@@ -34,7 +34,7 @@ KOKKOS_INLINE_FUNCTION void take_chunk(const Member& member, const T* values, In
   static_assert(chunk_elements <= tile);  // a chunk lies in two tiles at most
   const Index block = begin / block_elements, within = begin % block_elements;
   const Index elements =
-      Kokkos::min(Kokkos::max(checksums.elements(block) - within, Index{0}), chunk_elements);
+      Kokkos::min(Kokkos::max(checksums.elements(block) - within, Index{0}), Index{chunk_elements});
   const std::uint64_t first = checksums.first(block) + static_cast<std::uint64_t>(within);
   // Elements [from, to) of the chunk, the first of which stands at `place` of its tile.
   const auto part = [&](Index from, Index to, Index place) {
