@@ -4,6 +4,14 @@
 
 namespace hearth::kernels {
 
+Array1<const std::uint64_t> place_keys() {
+  const Array1<std::uint64_t> keys("keys", checksum_tile);
+  const auto host = Kokkos::create_mirror_view(keys);
+  for (std::uint64_t place = 0; place < checksum_tile; ++place) host(place) = place_key(place);
+  Kokkos::deep_copy(keys, host);
+  return keys;
+}
+
 template <class T>
 void take_checksums(const Array1<const T>& values, const ChunkChecksums& checksums) {
   const Index elements = values.extent(0);

@@ -16,24 +16,39 @@ namespace hearth::kernels {
 struct ChunkChecksums {
   Array1<const std::uint64_t> first;  // (blocks): index of the block's first element in its tensor
   Array1<const int> elements;         // (blocks): without the padding
+  Array1<const std::uint64_t> key;    // (checksum_tile): place_keys()
   Array1<std::uint64_t> sum;          // (blocks · block_elements / chunk_elements)
 
   [[nodiscard]] bool wanted() const { return sum.extent(0) > 0; }
 };
+
+// place_key of every place in a tile.
+[[nodiscard]] Array1<const std::uint64_t> place_keys();  // (checksum_tile)
 
 // The checksum of the chunk of `values` that begins at element `begin`. T is float or double.
 template <class T>
 KOKKOS_INLINE_FUNCTION void take_chunk(const Member& member, const T* values, Index begin,
                                        const ChunkChecksums& checksums) {
   using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  constexpr auto tile = static_cast<Index>(checksum_tile);
+  static_assert(chunk_elements <= tile);  // a chunk lies in two tiles at most
   const Index block = begin / block_elements, within = begin % block_elements;
-  const Index left = Kokkos::max(checksums.elements(block) - within, Index{0});
+  const Index elements =
+      Kokkos::min(Kokkos::max(checksums.elements(block) - within, Index{0}), Index{chunk_elements});
   const std::uint64_t first = checksums.first(block) + static_cast<std::uint64_t>(within);
-  const auto sum =
-      lane_sum<std::uint64_t>(member, Kokkos::min(left, chunk_elements), [&](const Index i) {
-        return hash_element(first + static_cast<std::uint64_t>(i),
-                            Kokkos::bit_cast<Bits>(values[begin + i]));
-      });
+  // Elements [from, to) of the chunk, the first of which stands at `place` of its tile.
+  const auto part = [&](Index from, Index to, Index place) {
+    const T* value = values + begin + from;
+    const std::uint64_t* key = checksums.key.data() + place;
+    const auto sum = lane_sum<std::uint64_t>(member, to - from, [&](const Index i) {
+      return key[i] * Kokkos::bit_cast<Bits>(value[i]);
+    });
+    return sum * tile_key(first + static_cast<std::uint64_t>(from));
+  };
+  const auto place = static_cast<Index>(first % checksum_tile);
+  const Index cut = Kokkos::min(elements, tile - place);
+  std::uint64_t sum = part(0, cut, place);
+  if (cut < elements) sum += part(cut, elements, 0);
   Kokkos::single(Kokkos::PerThread(member), [&]() { checksums.sum(begin / chunk_elements) = sum; });
 }
 

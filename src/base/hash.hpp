@@ -15,11 +15,24 @@ KOKKOS_INLINE_FUNCTION constexpr std::uint64_t mix_bits(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// One term of a tensor's checksum, Σ mod 2⁶⁴ of hash(global index, bits): the sum is the same in
-// any order, hence on any layout.
+// A tensor's checksum is Σ mod 2⁶⁴ over its elements of bits · key, where bits is an element's bit
+// pattern and key a pseudo-random number that its index determines: the sum is the same in any
+// order, hence on any layout. Keys are odd: no change of a single element leaves the sum as it is.
+// A key is the product of two, of the element's place in a tile of consecutive ones and of the
+// tile, so that a loop over a tile needs one multiplication an element.
+inline constexpr std::uint64_t checksum_tile = 512;
+
+KOKKOS_INLINE_FUNCTION constexpr std::uint64_t place_key(std::uint64_t index) {
+  return mix_bits(index % checksum_tile) | 1;
+}
+KOKKOS_INLINE_FUNCTION constexpr std::uint64_t tile_key(std::uint64_t index) {
+  return mix_bits(checksum_tile + index / checksum_tile) | 1;
+}
+
+// One term of the sum.
 KOKKOS_INLINE_FUNCTION constexpr std::uint64_t hash_element(std::uint64_t index,
                                                             std::uint64_t bits) {
-  return mix_bits(mix_bits(index) ^ bits);
+  return bits * place_key(index) * tile_key(index);
 }
 
 // FNV-1a, 64 bits.

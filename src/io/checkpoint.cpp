@@ -19,7 +19,7 @@ namespace hearth {
 namespace {
 
 constexpr const char* format_name = "hearth checkpoint";
-constexpr std::int64_t format_version = 1;
+constexpr std::int64_t format_version = 2;
 constexpr const char* statistics_group = "/statistics";
 
 std::string dataset_name(const std::string& group, const TensorInfo& tensor) {

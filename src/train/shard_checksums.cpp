@@ -42,7 +42,7 @@ ShardChecksums::ShardChecksums(const TensorTable& table, const ArenaLayout& layo
     end.back() = (begin_block + run_blocks) * chunks_of_block;
   }
   chunks_ = {Kokkos::create_mirror_view_and_copy(Memory(), first),
-             Kokkos::create_mirror_view_and_copy(Memory(), elements),
+             Kokkos::create_mirror_view_and_copy(Memory(), elements), kernels::place_keys(),
              Array1<std::uint64_t>("chunk checksums", range.size() / chunk_elements)};
   begin_ = to_device("begin", begin);
   end_ = to_device("end", end);

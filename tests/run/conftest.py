@@ -54,7 +54,8 @@ def launch(command: Callable[[int], list[str]]) -> Launch:
     def run(ranks: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*command(ranks), *arguments],
-            env={**os.environ, **environment},
+            # Threads that wait do not spin: there are more of them than cores.
+            env={**os.environ, "OMP_WAIT_POLICY": "passive", **environment},
             capture_output=True,
             text=True,
             timeout=120,

@@ -44,6 +44,10 @@ TEST_CASE("streams differ by seed and by name and repeat themselves") {
 
 TEST_CASE("a checksum term depends on place and on every bit") {
   CHECK(hash_element(1, 5) != hash_element(2, 5));
+  for (const std::uint64_t i : {0, 1, 511, 512, 1 << 20}) {
+    const std::uint64_t j = i + 512;  // the same place of the next tile
+    CHECK(hash_element(i, 5) + hash_element(j, 6) != hash_element(i, 6) + hash_element(j, 5));
+  }
   for (int bit = 0; bit < 64; ++bit) {
     CHECK(hash_element(1, 5) != hash_element(1, 5 ^ (std::uint64_t{1} << bit)));
   }

@@ -14,12 +14,12 @@ namespace {
 
 // Blocks that are whole, that end early, that are padding alone, and one of a tensor whose index
 // needs more than 32 bits.
-const std::vector<std::uint64_t> first = {1000, 5096, 0, std::uint64_t{1} << 33};
+const std::vector<std::uint64_t> first = {1000, 5096, 0, (std::uint64_t{1} << 33) - 2};
 const std::vector<int> elements = {4096, 100, 0, 513};
 constexpr Index all_elements = 4 * block_elements;
 
 ChunkChecksums places() {
-  return {to_device<std::uint64_t>(first), to_device<int>(elements),
+  return {to_device<std::uint64_t>(first), to_device<int>(elements), place_keys(),
           Array1<std::uint64_t>("sum", all_elements / chunk_elements)};
 }
 
