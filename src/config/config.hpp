@@ -14,6 +14,7 @@ struct RunConfig {
   std::int64_t stop_step = 0;
   std::int64_t seed = 1234;
   double walltime_s = 0;
+  double walltime_margin_s = 60;
   std::int64_t log_every = 1;
 };
 
