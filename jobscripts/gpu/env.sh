@@ -12,9 +12,9 @@ export PYTHON=${PYTHON:-build/venv/bin/python}
 export HEARTH_LAUNCHER=${HEARTH_LAUNCHER:-srun}
 export SLURM_MPI_TYPE=${SLURM_MPI_TYPE:-pmix}
 
-# Every rank sees all GPUs of the job on its node, and takes the one of its number there. NCCL
-# reaches the others directly only where they are visible.
-export SLURM_GPU_BIND=none
+# Every rank must see all GPUs of the job on its node, as with --gpus-per-node in the scripts: it
+# takes the one of its number there, and NCCL reaches directly only those that it sees. With
+# --gpus-per-task each rank would see its own alone.
 
 # EDIT: NCCL chooses its network itself. Where it takes a slow one, name the interface:
 #   export NCCL_SOCKET_IFNAME=ib0

@@ -17,6 +17,3 @@ export SLURM_MPI_TYPE=${SLURM_MPI_TYPE:-pmix}
 # EDIT on CPUs: close instead of false, where Slurm binds tasks to cores (TaskPlugin=task/affinity).
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 export OMP_PROC_BIND=${OMP_PROC_BIND:-false}
-
-# EDIT on GPUs: remove the #.
-# export SLURM_GPU_BIND=none

@@ -51,7 +51,7 @@ JobRequeue=1
 MaxJobCount=100
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-KillWait=20
+KillWait=60
 OverTimeLimit=0
 InactiveLimit=0
 SchedulerType=sched/backfill
@@ -133,11 +133,10 @@ class Cluster:
         wait_until(lambda: len(numbers()) == count, f"{count} tasks of array {array}")
         return numbers()
 
-    def ranks(self, job: int) -> list[tuple[int, str]]:
-        """Restart and node of every rank that a job has had."""
-        lines = (self.folder / "ranks").read_text().splitlines()
-        words = [line.split() for line in lines]
-        return sorted((int(w[1]), w[2]) for w in words if int(w[0]) == job)
+    def ranks(self, job: int) -> list[tuple[str, ...]]:
+        """Restart, node and visible GPUs of every rank that a job has had."""
+        lines = [line.split() for line in (self.folder / "ranks").read_text().splitlines()]
+        return sorted(tuple(rest) for number, *rest in lines if number == str(job))
 
     def log(self, job: int) -> str:
         """What a job has printed so far."""

@@ -23,13 +23,15 @@ from run.conftest import (  # noqa: E402, F401
     tiny,
 )
 
-# What stands for the program in jobs. It notes the node of every rank, and lets a run end with a
+# What stands for the program in jobs. It notes where every rank is, and lets a run end with a
 # certain start of its job, three steps after the checkpoint that this one goes on from.
 PROGRAM = """\
 #!/usr/bin/env bash
 arguments=("$@")
 restarts=${{SLURM_RESTART_COUNT:-0}}
-if [[ $1 == train ]]; then echo "$SLURM_JOB_ID $restarts $SLURMD_NODENAME" >>{folder}/ranks; fi
+if [[ $1 == train ]]; then
+  echo "$SLURM_JOB_ID $restarts $SLURMD_NODENAME ${{CUDA_VISIBLE_DEVICES-}}" >>{folder}/ranks
+fi
 if [[ $1 == train && -n ${{LAST_RESTART-}} && $restarts -ge $LAST_RESTART ]]; then
   newest=$(find "$OUTPUT/checkpoints" -name 'step_????????.h5' | sort | tail -n 1)
   step=$((10#${{newest: -11:8}}))
@@ -85,7 +87,7 @@ class Job:
     def wait_for_step(self, step: int) -> None:
         wait_until(lambda: self.newest_step() >= step, f"step {step}")
 
-    def ranks(self) -> list[tuple[int, str]]:
+    def ranks(self) -> list[tuple[str, ...]]:
         return self.cluster.ranks(self.number)
 
     def resumed_at(self) -> list[int]:
@@ -123,9 +125,10 @@ def endless(cluster: Cluster, tiny: TinyRun, launch: Launch) -> Callable[..., Jo
         last_restart: int | None = None,
         **environment: str,
     ) -> Job:
-        variables = {"OUTPUT": str(tiny.output), **environment}
+        variables = {"OUTPUT": str(tiny.output)}
         if last_restart is not None:
-            variables["LAST_RESTART"] = str(last_restart)
+            variables["LAST_RESTART"] = variables["HEARTH_MAX_RESTARTS"] = str(last_restart)
+        variables |= environment
         deck = [tiny.deck, *ENDLESS, f"--run.walltime_margin_s={margin_s}", *more]
         number = cluster.submit(*options, "jobscripts/cpu/train.sh", *deck, **variables)
         return Job(cluster, number, tiny, launch)

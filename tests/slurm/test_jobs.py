@@ -20,7 +20,7 @@ def test_training_over_two_nodes(
         pytest.skip(f"this Slurm has no PMIx: {types}")
     job = cluster.submit("jobscripts/cpu/train.sh", tiny.deck, HEARTH_LAUNCHER=launcher)
     assert cluster.end(job) == DONE, cluster.log(job)
-    assert cluster.ranks(job) == [(0, node) for node in ("node1", "node1", "node2", "node2")]
+    assert cluster.ranks(job) == [("0", node) for node in ("node1", "node1", "node2", "node2")]
     whole = tiny.folder / "whole"
     assert (
         launch(1, "train", str(tiny.deck), f"--run.output={whole}", OMP_NUM_THREADS="1").returncode
@@ -40,7 +40,9 @@ def test_bad_input_is_not_requeued(cluster: Cluster, tiny: TinyRun) -> None:
 def test_chain(cluster: Cluster, tiny: TinyRun) -> None:
     # Training stops twice on the way: the others wait until it is done.
     stop = ("--run.steps=3", "--checkpoint.every_steps=1", "--run.walltime_s=0.001")
-    answer = cluster.call("jobscripts/submit_chain.sh", "cpu", tiny.deck, *stop)
+    # Many tokens a step: figures leave out the rare ones.
+    large = ("--batch.global_batch=600", "--batch.cell_sequences=100")
+    answer = cluster.call("jobscripts/submit_chain.sh", "cpu", tiny.deck, *stop, *large)
     jobs = {name: int(number) for name, number in (word.split() for word in answer.split(", "))}
     assert list(jobs) == ["train", "evaluate", "plot"]
     for name, job in jobs.items():
@@ -84,9 +86,8 @@ def newest_checkpoint(run: Path) -> str:
     return max(file.name for file in (run / "checkpoints").iterdir())
 
 
-def test_gpu_script_gets_a_gpu_for_each_rank(cluster: Cluster, tiny: TinyRun) -> None:
+def test_gpu_script_shows_every_rank_the_gpus_of_its_node(cluster: Cluster, tiny: TinyRun) -> None:
     # Made-up GPUs and the CPU's program: what is asked of Slurm, not what NCCL does.
     job = cluster.submit("jobscripts/gpu/train.sh", tiny.deck)
     assert cluster.end(job) == DONE, cluster.log(job)
-    assert len(cluster.ranks(job)) == 8
-    assert "gres/gpu=8" in cluster.facts(job)["TRES"]
+    assert cluster.ranks(job) == [("0", n, "0,1,2,3") for n in ("node1", "node2") for _ in range(4)]
