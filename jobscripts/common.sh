@@ -7,20 +7,26 @@ HEARTH_MAX_RESTARTS=${HEARTH_MAX_RESTARTS:-100}
 # Since 22.05 srun does not take this from sbatch.
 if [[ -n ${SLURM_CPUS_PER_TASK-} ]]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi
 
-say() { printf 'job %s on %s: %s\n' "$SLURM_JOB_ID" "$SLURM_JOB_NODELIST" "$*"; }
+# The number of an array is that of one of its jobs too: only this names a single job.
+job=$SLURM_JOB_ID
+if [[ -n ${SLURM_ARRAY_JOB_ID-} ]]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
+
+say() { printf 'job %s on %s: %s\n' "$job" "$SLURM_JOB_NODELIST" "$*" >&2; }
+
+# A signal that comes before there is a step to pass it on to: hearth's clock stops the run as well.
+trap : USR1
 
 # When the job ends, in seconds since 1970: hearth stops in time for it. Newer Slurm sets the
 # variable itself; in older ones it may have come along from the job that submitted this one.
 set_job_end() {
   local end
-  end=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format='%A %e' |
-    awk -v job="$SLURM_JOB_ID" '$1 == job { print $2 }')
-  if ! SLURM_JOB_END_TIME=$(date --date="$end" +%s 2>/dev/null); then
+  if end=$(squeue --noheader --jobs="$job" --format=%e) && [[ -n $end ]] &&
+    SLURM_JOB_END_TIME=$(date --date="$end" +%s 2>/dev/null); then
+    export SLURM_JOB_END_TIME
+  else
     unset SLURM_JOB_END_TIME
     say "Slurm does not tell when the job ends: only its signal stops the run in time"
-    return
   fi
-  export SLURM_JOB_END_TIME
 }
 
 # hearth_step ARGUMENTS...: `hearth ARGUMENTS` on all tasks of the job; returns its exit status.
@@ -32,7 +38,7 @@ hearth_step() {
   say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_NTASKS ranks: ${launcher[*]} $HEARTH $*"
   "${launcher[@]}" "$HEARTH" "$@" &
   step=$!
-  trap 'interrupted=1; kill -USR1 "$step" || true' USR1
+  trap 'interrupted=1; kill -USR1 "$step" 2>/dev/null || true' USR1
   # Slurm sends SIGTERM to end the job, to the ranks too: wait for the checkpoint that they write.
   trap 'interrupted=1 ended_by_slurm=1' TERM
   while true; do
@@ -40,7 +46,7 @@ hearth_step() {
     wait "$step" || status=$?
     if [[ -z $interrupted ]]; then break; fi
   done
-  trap '' USR1  # too late for it
+  trap : USR1  # too late for it
   say "exit status $status"
   return "$status"
 }
@@ -60,7 +66,7 @@ requeue() {
   if [[ ${SLURM_RESTART_COUNT:-0} -ge $HEARTH_MAX_RESTARTS ]]; then
     say "not requeued: HEARTH_MAX_RESTARTS = $HEARTH_MAX_RESTARTS; sbatch it again to go on"
   else
-    scontrol requeue "$SLURM_JOB_ID"
+    scontrol requeue "$job"
   fi
 }
 

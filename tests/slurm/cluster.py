@@ -46,11 +46,12 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
-ReturnToService=2
+ReturnToService=1
 JobRequeue=1
 MaxJobCount=100
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
 KillWait=60
 OverTimeLimit=0
 InactiveLimit=0
@@ -60,6 +61,7 @@ GresTypes=gpu
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=64 Gres=gpu:4
 NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=64 Gres=gpu:4
 PartitionName=batch Nodes=node[1-2] Default=YES PriorityTier=1
+PartitionName=graceful Nodes=node[1-2] PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=node[1-2] PriorityTier=10 PreemptMode=OFF
 """
 
@@ -123,12 +125,12 @@ class Cluster:
         return self.state(job), int(self.facts(job)["ExitCode"].split(":")[0])
 
     def tasks(self, array: int, count: int) -> list[int]:
-        """The numbers of an array's jobs; each gets one when it starts."""
+        """The numbers of an array's jobs, in order of task; each gets one when it starts."""
 
         def numbers() -> list[int]:
             records = self.call("scontrol", "--oneliner", "show", "job", str(array))
-            found = re.findall(r"^JobId=(\d+) .*ArrayTaskId=\d+ ", records, re.MULTILINE)
-            return [int(number) for number in found]
+            found = re.findall(r"^JobId=(\d+) .*ArrayTaskId=(\d+) ", records, re.MULTILINE)
+            return [int(number) for number, task in sorted(found, key=lambda pair: int(pair[1]))]
 
         wait_until(lambda: len(numbers()) == count, f"{count} tasks of array {array}")
         return numbers()
@@ -217,10 +219,9 @@ def idle_nodes(cluster: Cluster) -> int:
 
 def cancel_all(cluster: Cluster) -> None:
     """Ends all jobs, so that no step is left when the daemons go."""
-    names = cluster.call("squeue", "--noheader", "--format=%A").split()
-    if names:
-        cluster.call("scancel", "--signal=KILL", "--full", *names)
-        cluster.call("scancel", *names)
+    everything = ("scancel", "--quiet", f"--user={getpass.getuser()}")
+    cluster.call(*everything, "--signal=KILL", "--full")
+    cluster.call(*everything)
     wait_until(lambda: not cluster.call("squeue", "--noheader"), "an empty queue")
 
 

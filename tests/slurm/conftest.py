@@ -31,6 +31,7 @@ arguments=("$@")
 restarts=${{SLURM_RESTART_COUNT:-0}}
 if [[ $1 == train ]]; then
   echo "$SLURM_JOB_ID $restarts $SLURMD_NODENAME ${{CUDA_VISIBLE_DEVICES-}}" >>{folder}/ranks
+  echo "$SLURM_JOB_ID $$" >>{folder}/processes
 fi
 if [[ $1 == train && -n ${{LAST_RESTART-}} && $restarts -ge $LAST_RESTART ]]; then
   newest=$(find "$OUTPUT/checkpoints" -name 'step_????????.h5' | sort | tail -n 1)
@@ -89,6 +90,11 @@ class Job:
 
     def ranks(self) -> list[tuple[str, ...]]:
         return self.cluster.ranks(self.number)
+
+    def processes(self) -> list[int]:
+        """Of all ranks so far."""
+        lines = (self.cluster.folder / "processes").read_text().splitlines()
+        return [int(p) for job, p in (line.split() for line in lines) if int(job) == self.number]
 
     def resumed_at(self) -> list[int]:
         """The steps that later starts went on from."""

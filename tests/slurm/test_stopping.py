@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 
 import pytest
-from cluster import wait_until
+from cluster import NODES
 from conftest import Job
 
 Endless = Callable[..., Job]
@@ -73,9 +75,15 @@ def test_scancel_ends_the_job_at_a_checkpoint(endless: Endless) -> None:
     again.assert_undisturbed()
 
 
-@pytest.mark.parametrize("launcher", ["srun", "mpirun -q"])
-def test_preemption(endless: Endless, launcher: str) -> None:
-    job = endless("--nodes=2", last_restart=1, HEARTH_LAUNCHER=launcher)
+# SIGTERM to all, which ends mpirun's ranks at once; or --signal's USR1 and time, where the site has
+# both (GraceTime, preempt_send_user_signal).
+@pytest.mark.parametrize(
+    ("partition", "launcher"),
+    [("batch", "srun"), ("batch", "mpirun -q"), ("graceful", "srun"), ("graceful", "mpirun -q")],
+)
+def test_preemption(endless: Endless, partition: str, launcher: str) -> None:
+    options = (f"--partition={partition}", "--nodes=2")
+    job = endless(*options, last_restart=1, HEARTH_LAUNCHER=launcher)
     job.wait_for_step(10)
     before = job.newest_step()
     urgent = job.cluster.submit(
@@ -83,20 +91,39 @@ def test_preemption(endless: Endless, launcher: str) -> None:
     )
     assert job.cluster.end(urgent) == DONE
     assert job.end() == STOPPED, job.log()
-    assert job.resumed_at()[0] >= before
-    if launcher == "srun":  # has passed SIGTERM on, and the ranks had time for a checkpoint
-        assert f"step {job.resumed_at()[0]}, weights checksum " in job.log()
+    (resumed,) = job.resumed_at()
+    assert resumed >= before
+    if (partition, launcher) != ("batch", "mpirun -q"):
+        assert f"step {resumed}, weights checksum " in job.log()
     job.assert_undisturbed()
 
 
-def test_killed_ranks_lose_what_came_after_the_checkpoint(endless: Endless) -> None:
+def test_node_failure(endless: Endless) -> None:
+    job = endless("--nodes=1", last_restart=1)
+    job.wait_for_step(10)
+    before = job.newest_step()
+    failed = job.ranks()[0][1]
+    node = ("scontrol", "update", f"nodename={failed}")
+    job.cluster.call(*node, "state=down", "reason=test")
+    try:
+        assert job.end() == STOPPED, job.log()
+    finally:
+        job.cluster.call(*node, "state=resume")
+    # An idle node started it again.
+    assert {node for restart, node in job.ranks() if restart == "1"} == set(NODES) - {failed}
+    assert job.resumed_at()[0] >= before
+    job.assert_undisturbed()
+
+
+def test_killed_rank(endless: Endless) -> None:
     job = endless()
     job.wait_for_step(10)
     before = job.newest_step()
-    job.cluster.call("scancel", "--signal=KILL", str(job.number))
-    assert job.end()[0] in ("FAILED", "CANCELLED"), job.log()
+    os.kill(job.processes()[-1], signal.SIGKILL)
+    assert job.end()[0] == "FAILED", job.log()
+    assert job.cluster.restarts(job.number) == 0
+
     again = endless(last_restart=0)
     assert again.end() == STOPPED, again.log()
     assert again.resumed_at()[0] >= before
     again.assert_undisturbed()
-    wait_until(lambda: not (again.run.output / "lock").exists(), "the lock is released")
