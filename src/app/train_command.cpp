@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "app/commands.hpp"
+#include "app/deadline.hpp"
 #include "app/probe.hpp"
 #include "app/progress.hpp"
 #include "app/run_state.hpp"
@@ -60,6 +61,8 @@ std::string validation_line(std::int64_t step, const std::vector<SourceLoss>& lo
 template <class T>
 Status train(const Config& config, const Communicator& world) {
   const Clock::time_point start = Clock::now();
+  std::optional<Deadline> deadline;
+  world.together([&] { deadline.emplace(config.run); });
 
   // 1. Data and layout: whatever is wrong with them is said before anything is written.
   const Mesh mesh(world, config.parallel.expert_ranks, config.moe.experts);
@@ -125,6 +128,7 @@ Status train(const Config& config, const Communicator& world) {
     progress.emplace(config, step, output->file("metrics.jsonl"));
     progress->say(text(header.decomposition, "; first step after ",
                        static_cast<long>(1000 * seconds_since(start)), " ms"));
+    if (const auto about = deadline->about_job()) progress->say(*about);
   });
 
   // The deck's checkpoints have a row of statistics each. A stop between two of them leaves its
@@ -157,7 +161,9 @@ Status train(const Config& config, const Communicator& world) {
 
   // 4. The steps.
   Clock::time_point last_write = Clock::now();
+  double longest_step_s = 0;  // validation included
   while (true) {
+    const Clock::time_point step_start = Clock::now();
     const StepReport report = trainer.step(trainer.load(*corpus, step), step, &counts);
     if (report.overflow > 0) {
       throw CollectiveError(
@@ -181,7 +187,8 @@ Status train(const Config& config, const Communicator& world) {
     }
 
     // Every rank must come to the same decision: the clocks and signals are any rank's.
-    const bool late = config.run.walltime_s > 0 && seconds_since(start) >= config.run.walltime_s;
+    longest_step_s = std::max(longest_step_s, seconds_since(step_start));
+    const bool late = deadline->reached(longest_step_s);
     const bool write_due = seconds_since(last_write) > statistics_period_s;
     const auto wish = world.max(late || stop_signal_arrived() ? 2 : write_due ? 1 : 0);
     const bool stop = wish == 2;

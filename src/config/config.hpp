@@ -15,6 +15,7 @@ struct RunConfig {
   std::int64_t seed = 1234;
   bool reproducible = true;
   double walltime_s = 0;
+  double walltime_margin_s = 60;
   std::int64_t log_every = 1;
 };
 

@@ -25,6 +25,10 @@ std::vector<Option> option_table(Config& c) {
        schedule},
       {"run.walltime_s", &c.run.walltime_s, "s",
        "stop with a checkpoint and exit status 75 when this time has passed; 0: no limit", free},
+      {"run.walltime_margin_s", &c.run.walltime_margin_s, "s",
+       "in a Slurm job, stop as with walltime_s so long before its end, and a step's time more: "
+       "what a checkpoint takes",
+       free, 0},
       {"run.log_every", &c.run.log_every, "steps",
        "steps between two progress lines where standard error is not a terminal", free, 1},
 

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -35,6 +36,8 @@ struct Holder {
   std::string host;
   long pid = 0;
   std::string birth;  // boot and start time; empty where the system does not tell
+  std::string job;    // Slurm's number of it and name of the cluster; empty outside of a job
+  long restarts = 0;  // of the job, before this start of it
 };
 
 std::string host_name() {
@@ -60,6 +63,24 @@ std::optional<std::string> birth_of(long pid) {
   return boot + " " + field;
 }
 
+std::string variable(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+// This process, as a holder.
+Holder this_holder() {
+  const std::string job = variable("SLURM_JOB_ID");
+  return {host_name(), static_cast<long>(::getpid()), birth_of(::getpid()).value_or(""),
+          job.empty() ? "" : text(job, "@", variable("SLURM_CLUSTER_NAME")),
+          std::atol(variable("SLURM_RESTART_COUNT").c_str())};
+}
+
+// Slurm starts a job again when it has ended the earlier start, or has given up the node of it.
+bool is_earlier_start(const Holder& holder, const Holder& self) {
+  return !holder.job.empty() && holder.job == self.job && holder.restarts < self.restarts;
+}
+
 bool is_alive(const Holder& holder) {
   if (!fs::exists("/proc/self/stat")) {
     return ::kill(static_cast<pid_t>(holder.pid), 0) == 0 || errno == EPERM;
@@ -69,7 +90,9 @@ bool is_alive(const Holder& holder) {
 }
 
 std::string lock_content(const Holder& holder) {
-  return text("host ", holder.host, "\nprocess ", holder.pid, "\nbirth ", holder.birth, "\n");
+  const std::string job =
+      holder.job.empty() ? "" : text("job ", holder.job, " ", holder.restarts, "\n");
+  return text("host ", holder.host, "\nprocess ", holder.pid, "\nbirth ", holder.birth, "\n", job);
 }
 
 std::optional<Holder> parse_lock(const std::string& content) {
@@ -81,6 +104,7 @@ std::optional<Holder> parse_lock(const std::string& content) {
   if (!(lines >> key) || key != "birth") return std::nullopt;
   lines.ignore(1);
   std::getline(lines, holder.birth);
+  if (!(lines >> key >> holder.job >> holder.restarts) || key != "job") holder.job.clear();
   return holder;
 }
 
@@ -134,7 +158,7 @@ OutputDirectory::~OutputDirectory() {
 }
 
 void OutputDirectory::take_lock() {
-  const Holder self{host_name(), static_cast<long>(::getpid()), birth_of(::getpid()).value_or("")};
+  const Holder self = this_holder();
   content_ = lock_content(self);
   for (int attempt = 0;; ++attempt) {
     const Descriptor made(::open(lock_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666));
@@ -163,11 +187,12 @@ void OutputDirectory::take_lock() {
     if (!holder) {
       throw input_error(lock_, ": does not name who holds it; remove it if no run writes ", path_);
     }
-    if (holder->host != self.host) {
+    const bool gone = is_earlier_start(*holder, self);
+    if (!gone && holder->host != self.host) {
       throw input_error(path_, ": is in use by process ", holder->pid, " on host ", holder->host,
                         "; if that run is gone, remove ", lock_);
     }
-    if (is_alive(*holder)) {
+    if (!gone && is_alive(*holder)) {
       throw input_error(path_, ": is in use by process ", holder->pid, " on this host, ",
                         holder->host);
     }

@@ -13,7 +13,9 @@ class OutputDirectory {
  public:
   // Makes the folder and its checkpoints/, takes the lock and removes what an earlier run left
   // half written. Throws input_error where the folder cannot be written, or where another run
-  // that may be alive holds the lock. A lock of this host whose process is gone is taken over.
+  // that may be alive holds the lock. A lock of this host whose process is gone is taken over, and
+  // that of an earlier start of the same Slurm job, on whatever host: it may have died with its
+  // node.
   explicit OutputDirectory(const std::string& path);
   // Releases the lock.
   ~OutputDirectory();

@@ -196,6 +196,36 @@ def test_walltime(launch: Launch, tiny: TinyRun, ranks: int) -> None:
     assert checksum(finished.stderr).startswith(f"step {steps_done(tiny.output)},")
 
 
+def test_end_of_the_slurm_job(launch: Launch, tiny: TinyRun) -> None:
+    # Ten seconds of steps, and time enough for the checkpoint even on a busy machine.
+    end = int(time.time()) + 40
+    margin = "--run.walltime_margin_s=30"
+    finished = launch(2, "train", str(tiny.deck), *LONG, margin, SLURM_JOB_END_TIME=f"{end}")
+    assert finished.returncode == REQUEUE, finished.stderr
+    assert time.time() < end
+    assert "the Slurm job ends in " in finished.stderr
+    assert steps_done(tiny.output) > 1
+    assert checksum(finished.stderr).startswith(f"step {steps_done(tiny.output)},")
+
+
+def test_end_of_the_slurm_job_within_the_margin(launch: Launch, tiny: TinyRun) -> None:
+    end = f"{int(time.time()) + 3600}"
+    deck = str(tiny.deck)
+    short = launch(1, "train", deck, "--run.walltime_margin_s=7200", SLURM_JOB_END_TIME=end)
+    assert short.returncode == REQUEUE, short.stderr
+    assert steps_done(tiny.output) == 1  # every start gets one step further
+    enough = launch(1, "train", deck, SLURM_JOB_END_TIME=end)
+    assert enough.returncode == 0, enough.stderr
+
+
+def test_end_of_the_slurm_job_that_is_no_time(launch: Launch, tiny: TinyRun) -> None:
+    for value in ("", "tomorrow", "12:00"):
+        refused = launch(2, "train", str(tiny.deck), SLURM_JOB_END_TIME=value)
+        assert refused.returncode == 2, refused.stderr
+        assert f"SLURM_JOB_END_TIME: found '{value}'; expected" in refused.stderr
+    assert not tiny.output.exists()
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killed_rank(command: Command, launch: Launch, tiny: TinyRun, victim: int) -> None:
     deck = str(tiny.deck)

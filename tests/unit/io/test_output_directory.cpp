@@ -2,6 +2,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "catch.hpp"
@@ -34,6 +35,23 @@ class Child {
 
  private:
   pid_t pid_;
+};
+
+// This process is part of a start of a Slurm job.
+class SlurmJob {
+ public:
+  SlurmJob(const char* id, const char* restarts) {
+    ::setenv("SLURM_JOB_ID", id, 1);
+    ::setenv("SLURM_RESTART_COUNT", restarts, 1);
+    ::setenv("SLURM_CLUSTER_NAME", "cluster", 1);
+  }
+  ~SlurmJob() {
+    for (const char* name : {"SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_CLUSTER_NAME"}) {
+      ::unsetenv(name);
+    }
+  }
+  SlurmJob(const SlurmJob&) = delete;
+  SlurmJob& operator=(const SlurmJob&) = delete;
 };
 
 // Replaces what follows `key` on its line.
@@ -129,6 +147,39 @@ TEST_CASE("the lock keeps a second run out") {
       write_bytes(lock, with(mine, "host ", "elsewhere"));
     }
     CHECK(std::filesystem::exists(lock));
+  }
+}
+
+TEST_CASE("a Slurm job takes over the lock of its own earlier start only") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "run", lock = path + "/lock";
+  const SlurmJob job("12", "1");
+  std::string mine;
+  {
+    const OutputDirectory output(path);
+    mine = read_bytes(lock);
+  }
+  REQUIRE(mine.ends_with("\njob 12@cluster 1\n"));
+  const std::string elsewhere = with(mine, "host ", "elsewhere");
+  SECTION("an earlier start, on another host") {
+    write_bytes(lock, with(elsewhere, "job ", "12@cluster 0"));
+    const OutputDirectory output(path);
+    CHECK(read_bytes(lock) == mine);
+  }
+  SECTION("an earlier start of unknown birth, on this host") {
+    const Child child;
+    write_bytes(lock, with(with(with(mine, "process ", text(child.pid())), "birth ", ""), "job ",
+                           "12@cluster 0"));
+    const OutputDirectory output(path);
+    CHECK(read_bytes(lock) == mine);
+  }
+  SECTION("this start, another job, another cluster, no job") {
+    for (const char* other : {"12@cluster 1", "11@cluster 0", "12@clusters 0"}) {
+      write_bytes(lock, with(elsewhere, "job ", other));
+      CHECK(refusal(path).find(" on host elsewhere; if that run is gone") != std::string::npos);
+    }
+    write_bytes(lock, elsewhere.substr(0, elsewhere.find("job ")));
+    CHECK(refusal(path).find(" on host elsewhere; if that run is gone") != std::string::npos);
   }
 }
 
