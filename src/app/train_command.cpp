@@ -201,7 +201,10 @@ Status train(const Config& config, const Communicator& world) {
       if (step == end || stop > 0 || scheduled()) {
         checkpoint();
         last_write = Clock::now();
-        if (step == end || stop > 0) break;
+        if (step == end || stop > 0) {
+          finish_checkpoint();
+          break;
+        }
       } else if (wish > 0) {
         world.together([&] {
           if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
