@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiny_run import TinyRun, contents, differences, make_tiny_run
+from tiny_run import MISSING, TinyRun, contents, differences, make_tiny_run
 
 from measure.child import ChildError, check, started
 from soaking.damage import damage_checkpoint, leave_temporary_files
@@ -154,8 +154,9 @@ class Campaign:
         different = differences(twin, self.run.output, STEPS)
         for name in different:
             file, dataset = name.split(": ", 1)
-            expected = contents(twin / file).get(dataset)
-            self.tally.bytes_lost += 0 if expected is None else expected.nbytes
+            expected = contents(twin / file)
+            lost = expected.values() if dataset == MISSING else [expected.get(dataset)]
+            self.tally.bytes_lost += sum(array.nbytes for array in lost if array is not None)
         if different:
             raise SoakError("differs from the undisturbed twin: " + "; ".join(different))
         self.tally.campaigns[self.compute_type] += 1

@@ -96,13 +96,20 @@ def contents(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+MISSING = "is not there"
+
+
 def differences(one: Path, other: Path, step: int = 6) -> list[str]:
     """Where weights, moments or statistics of two output folders differ after a step, in any bit.
 
-    A line "<file>: <dataset>" for each dataset that differs or that one of them has not.
+    A line "<file>: <dataset>" for each dataset that differs or that one of them has not, and one
+    for a file that is not there.
     """
     found = []
     for file in ("training.h5", "routing.h5", f"checkpoints/step_{step:08}.h5"):
+        if not ((one / file).exists() and (other / file).exists()):
+            found.append(f"{file}: {MISSING}")
+            continue
         a, b = contents(one / file), contents(other / file)
         for name in sorted(a.keys() | b.keys()):
             if name not in a or name not in b or not same(a[name], b[name]):
