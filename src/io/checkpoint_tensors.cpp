@@ -52,30 +52,51 @@ std::vector<TensorStretch> stretches_of(const TensorTable& table, const TensorPa
 
 namespace {
 
-// Σ mod 2⁶⁴ of hash_element over the stretch. An integer sum: the same in any order.
+// Elements of a stretch whose sums one thread makes, in registers.
+constexpr Index piece_elements = 1024;
+
+struct Piece {
+  Index first;   // element of the tensor
+  Index offset;  // in the part's values
+  Index count;
+};
+
+// One pass over the values: (pieces, 2), Σ mod 2⁶⁴ of hash_element, and elements not finite.
 template <class T>
-std::uint64_t stretch_checksum(const Array1<T>& values, const TensorStretch& stretch) {
+HostArray2<std::uint64_t> piece_sums(const Array1<T>& values, const std::vector<Piece>& pieces) {
   using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  const Index first = stretch.range.begin, offset = stretch.offset;
-  std::uint64_t sum = 0;
-  Kokkos::parallel_reduce(
-      "checksum", Kokkos::RangePolicy<Exec>(0, stretch.range.size()),
-      KOKKOS_LAMBDA(const Index i, std::uint64_t& partial) {
-        partial += hash_element(static_cast<std::uint64_t>(first + i),
-                                Kokkos::bit_cast<Bits>(values(offset + i)));
-      },
-      sum);
-  return sum;
+  constexpr Bits exponent = sizeof(T) == 4 ? Bits(0x7F800000) : Bits(0x7FF0000000000000);
+  const HostArray1<Piece> host("pieces", pieces.size());
+  std::copy(pieces.begin(), pieces.end(), host.data());
+  const Array1<Piece> device("pieces", pieces.size());
+  Kokkos::deep_copy(device, host);
+  const Array2<std::uint64_t> sums("sums of pieces", pieces.size(), 2);
+  Kokkos::parallel_for(
+      "checksum", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(pieces.size())),
+      KOKKOS_LAMBDA(const Index p) {
+        const Piece piece = device(p);
+        std::uint64_t hashes = 0, not_finite = 0;
+        for (Index i = 0; i < piece.count; ++i) {
+          const auto bits = Kokkos::bit_cast<Bits>(values(piece.offset + i));
+          hashes += hash_element(static_cast<std::uint64_t>(piece.first + i), bits);
+          not_finite += (bits & exponent) == exponent ? 1 : 0;
+        }
+        sums(p, 0) = hashes;
+        sums(p, 1) = not_finite;
+      });
+  const HostArray2<std::uint64_t> result("sums of pieces", pieces.size(), 2);
+  Kokkos::deep_copy(result, sums);
+  return result;
 }
 
 }  // namespace
 
 template <class T>
-std::vector<std::uint64_t> tensor_checksums(const Communicator& world, const TensorTable& table,
-                                            const std::vector<TensorPart<T>>& parts,
-                                            const std::string& group) {
-  // One sum for both: checksums, then elements.
-  std::vector<std::int64_t> sums(2 * table.size(), 0);
+TensorSums tensor_sums(const Communicator& world, const TensorTable& table,
+                       const std::vector<TensorPart<T>>& parts, const std::string& group) {
+  // One collective sum for all: checksums, elements, those not finite. Checksums wrap around, which
+  // unsigned numbers may.
+  std::vector<std::uint64_t> sums(3 * table.size(), 0);
   world.together([&] {
     for (const TensorPart<T>& part : parts) {
       if (part.group != group) continue;
@@ -83,20 +104,31 @@ std::vector<std::uint64_t> tensor_checksums(const Communicator& world, const Ten
         throw failure("checkpoint: a part of ", group, " has ", part.values.extent(0),
                       " values for ", part.range.size(), " elements");
       }
-      for (const TensorStretch& stretch : stretches_of(table, part)) {
-        const auto term = stretch_checksum(part.values, stretch);
-        auto& sum = sums[stretch.tensor];  // unsigned, since it wraps around
-        sum = static_cast<std::int64_t>(static_cast<std::uint64_t>(sum) + term);
-        sums[table.size() + stretch.tensor] += stretch.range.size();
+      std::vector<Piece> pieces;
+      std::vector<std::size_t> tensors;
+      for (const auto& [tensor, range, offset] : stretches_of(table, part)) {
+        for (Index begin = 0; begin < range.size(); begin += piece_elements) {
+          pieces.push_back({range.begin + begin, offset + begin,
+                            std::min(piece_elements, range.size() - begin)});
+          tensors.push_back(tensor);
+        }
+      }
+      const HostArray2<std::uint64_t> found = piece_sums(part.values, pieces);
+      for (std::size_t piece = 0; piece < pieces.size(); ++piece) {
+        sums[tensors[piece]] += found(piece, 0);
+        sums[table.size() + tensors[piece]] += static_cast<std::uint64_t>(pieces[piece].count);
+        sums[2 * table.size() + tensors[piece]] += found(piece, 1);
       }
     }
   });
-  world.sum(sums);
-  std::vector<std::uint64_t> checksums;
+  std::vector<std::int64_t> all(sums.begin(), sums.end());
+  world.sum(all);
+  TensorSums result;
   for (std::size_t tensor = 0; tensor < table.size(); ++tensor) {
-    const Index covered = sums[table.size() + tensor];
+    const Index covered = all[table.size() + tensor];
     const bool alias = !table[tensor].alias_of.empty();
-    checksums.push_back(alias ? 0 : static_cast<std::uint64_t>(sums[tensor]));
+    result.checksums.push_back(alias ? 0 : static_cast<std::uint64_t>(all[tensor]));
+    result.not_finite.push_back(all[2 * table.size() + tensor]);
     if (!alias && covered != table[tensor].elements()) {
       throw CollectiveError(
           static_cast<int>(Status::failure),
@@ -104,7 +136,14 @@ std::vector<std::uint64_t> tensor_checksums(const Communicator& world, const Ten
                " elements of ", dataset_name(group, table[tensor])));
     }
   }
-  return checksums;
+  return result;
+}
+
+template <class T>
+std::vector<std::uint64_t> tensor_checksums(const Communicator& world, const TensorTable& table,
+                                            const std::vector<TensorPart<T>>& parts,
+                                            const std::string& group) {
+  return tensor_sums(world, table, parts, group).checksums;
 }
 
 std::uint64_t combined_checksum(const TensorTable& table,
@@ -121,6 +160,8 @@ std::uint64_t combined_checksum(const TensorTable& table,
 #define HEARTH_INSTANTIATE(T)                                                                   \
   template std::vector<std::string> groups_of(const std::vector<TensorPart<T>>&);               \
   template std::vector<TensorStretch> stretches_of(const TensorTable&, const TensorPart<T>&);   \
+  template TensorSums tensor_sums(const Communicator&, const TensorTable&,                      \
+                                  const std::vector<TensorPart<T>>&, const std::string&);       \
   template std::vector<std::uint64_t> tensor_checksums(const Communicator&, const TensorTable&, \
                                                        const std::vector<TensorPart<T>>&,       \
                                                        const std::string&)

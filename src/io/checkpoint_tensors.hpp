@@ -40,4 +40,16 @@ template <class T>
 [[nodiscard]] std::vector<TensorStretch> stretches_of(const TensorTable& table,
                                                       const TensorPart<T>& part);
 
+// Of each tensor of one group, over all ranks' parts: (tensors of the table), zero for an alias.
+struct TensorSums {
+  std::vector<std::uint64_t> checksums;  // tensor_checksums()
+  std::vector<std::int64_t> not_finite;  // elements
+};
+
+// Makes sure that the parts cover each tensor once. Collective; throws CollectiveError.
+template <class T>
+[[nodiscard]] TensorSums tensor_sums(const Communicator& world, const TensorTable& table,
+                                     const std::vector<TensorPart<T>>& parts,
+                                     const std::string& group);
+
 }  // namespace hearth

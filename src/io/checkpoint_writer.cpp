@@ -12,33 +12,22 @@
 #include "io/hdf5.hpp"
 #include "io/placed_writer.hpp"
 #include "io/replace_file.hpp"
-#include "kernels/statistics.hpp"
 
 namespace hearth {
 
 namespace {
 
 // A run does not come back from weights that are not finite: no checkpoint may hold them.
-template <class T>
-void check_finite(const Communicator& world, const std::string& path, std::int64_t step,
-                  const TensorTable& table, const std::vector<TensorPart<T>>& parts,
-                  const std::string& group) {
-  std::vector<std::int64_t> found(table.size(), 0);
-  for (const TensorPart<T>& part : parts) {
-    if (part.group != group) continue;
-    for (const auto& [tensor, range, offset] : stretches_of(table, part)) {
-      found[tensor] += kernels::count_non_finite<T>(
-          run_of<Array1<const T>>(part.values, offset, offset + range.size()));
-    }
-  }
-  world.sum(found);
+void check_finite(const std::string& path, std::int64_t step, const TensorTable& table,
+                  const std::string& group, const std::vector<std::int64_t>& not_finite) {
   for (std::size_t tensor = 0; tensor < table.size(); ++tensor) {
-    if (found[tensor] == 0) continue;
-    throw CollectiveError(static_cast<int>(Status::failure),
-                          text(path, ": not written, since after step ", step, " ", found[tensor],
-                               " elements of ", dataset_name(group, table[tensor]),
-                               " are not finite; go on from an older checkpoint with another "
-                               "optimizer.learning_rate"));
+    if (not_finite[tensor] == 0) continue;
+    throw CollectiveError(
+        static_cast<int>(Status::failure),
+        text(path, ": not written, since after step ", step, " ", not_finite[tensor],
+             " elements of ", dataset_name(group, table[tensor]),
+             " are not finite; go on from an older checkpoint with another "
+             "optimizer.learning_rate"));
   }
 }
 
@@ -147,8 +136,9 @@ std::uint64_t CheckpointWriter<T>::begin(const std::string& path, const Checkpoi
   std::vector<std::vector<std::uint64_t>> checksums;
   std::uint64_t weights = 0;
   for (const std::string& group : groups) {
-    checksums.push_back(tensor_checksums(world_, table, parts, group));
-    check_finite(world_, path, header.step, table, parts, group);
+    TensorSums sums = tensor_sums(world_, table, parts, group);
+    check_finite(path, header.step, table, group, sums.not_finite);
+    checksums.push_back(std::move(sums.checksums));
     if (group == model_group) weights = combined_checksum(table, checksums.back());
   }
   path_ = path;
