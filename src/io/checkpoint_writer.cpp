@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.hpp"
+#include "base/pages.hpp"
 #include "io/checkpoint_tensors.hpp"
 #include "io/hdf5.hpp"
 #include "io/placed_writer.hpp"
@@ -203,6 +204,7 @@ void CheckpointWriter<T>::write_beside(const TensorTable& table,
     if (copies_[part].extent(0) != values.extent(0)) {
       copies_[part] = HostArray1<T>(Kokkos::view_alloc(Kokkos::WithoutInitializing, "checkpoint"),
                                     values.extent(0));
+      advise_huge_pages(copies_[part].data(), values.extent(0) * sizeof(T));
     }
     Kokkos::deep_copy(copies_[part], values);
     stretches.push_back(stretches_of(table, parts[part]));
