@@ -25,4 +25,10 @@ void moe_layer(const Config& config, const Communicator& world, const Measure& m
 template <class T>
 void exchange(const Config& config, const Communicator& world, const Measure& measure);
 
+// Writing and reading a checkpoint in the deck's run.output, in turns with HDF5 alone, which writes
+// and reads one dataset of as many bytes on the first rank; and the copy of a checkpoint that is
+// written in the background. All forced to the disk, and read from it.
+template <class T>
+void checkpoint(const Config& config, const Communicator& world, const Measure& measure);
+
 }  // namespace hearth::bench

@@ -15,12 +15,12 @@ namespace {
 using namespace hearth;
 
 constexpr const char* usage =
-    "usage: hearth-bench ceiling|kernels|moe-layer|exchange DECK [--warmup=N] [--repeat=N]\n"
-    "                    [--section.key=value ...]\n"
+    "usage: hearth-bench ceiling|kernels|moe-layer|exchange|checkpoint DECK\n"
+    "                    [--warmup=N] [--repeat=N] [--section.key=value ...]\n"
     "\n"
     "Sizes and type are the deck's, tokens those of one cell. A line of JSON for each measurement\n"
     "goes to standard output: median and least wall time of --repeat runs (7); --warmup runs (2)\n"
-    "before them do not count. exchange is for mpirun.\n";
+    "before them do not count. exchange and checkpoint are for mpirun too.\n";
 
 // The number after `name` in an argument that begins with it.
 std::optional<int> number(const char* argument, const std::string& name, int least) {
@@ -65,9 +65,11 @@ int run(int argc, char** argv) {
       bench::moe_layer<T>(config, world, measure);
     } else if (what == "exchange") {
       bench::exchange<T>(config, world, measure);
+    } else if (what == "checkpoint") {
+      bench::checkpoint<T>(config, world, measure);
     } else {
       throw input_error("unknown benchmark '", what,
-                        "'; expected ceiling, kernels, moe-layer or exchange");
+                        "'; expected ceiling, kernels, moe-layer, exchange or checkpoint");
     }
     return 0;
   });

@@ -20,6 +20,7 @@ constexpr double gibibyte = 1024.0 * 1024.0 * 1024.0;
 // What a rank keeps for the whole run, in bytes, of the rank with the most experts.
 struct StateBytes {
   double weights = 0, gradients = 0, optimizer = 0;
+  double checkpoint = 0;  // its part of one: master weights and two moments
 };
 
 StateBytes state_bytes(const Config& config, const RankGrid& grid) {
@@ -38,6 +39,7 @@ StateBytes state_bytes(const Config& config, const RankGrid& grid) {
     bytes.weights += scalar * all;
     bytes.gradients += (config.run.reproducible ? 8 : real) * all;
     bytes.optimizer += (2 * real + master) * shard;  // two moments
+    bytes.checkpoint += 3 * real * shard;
   }
   return bytes;
 }
@@ -93,6 +95,10 @@ Status check_command(const Config& config, const Communicator& world, int ranks)
                 activations(balanced_rows(config, grid)), activations(most_rows(config, grid)));
     std::printf("token statistics there at the last checkpoint, GiB: %.3f\n",
                 token_count_bytes(config) / gibibyte);
+    if (config.checkpoint.background) {
+      std::printf("copy of a checkpoint there, in host memory, GiB: %.3f\n",
+                  bytes.checkpoint / gibibyte);
+    }
     if (config.run.reproducible) {
       const PromiseCost cost = promise_cost(config, grid);
       std::printf(

@@ -71,13 +71,13 @@ CheckpointHeader run_header(const Config& config, const Mesh& mesh,
 }
 
 template <class T>
-std::uint64_t save(const std::string& path, const CheckpointHeader& header,
-                   const Communicator& world, Trainer<T>& trainer,
-                   const std::vector<std::int64_t>& open_interval,
-                   std::vector<CounterTensor> counts) {
+std::uint64_t begin_save(CheckpointWriter<Real<T>>& writer, const std::string& path,
+                         const CheckpointHeader& header, Trainer<T>& trainer,
+                         const std::vector<std::int64_t>& open_interval,
+                         std::vector<CounterTensor> counts) {
   counts.push_back(interval_tensor(trainer.sums(), open_interval));
-  return write_checkpoint<Real<T>>(world, path, header, trainer.parameters().table(),
-                                   tensor_parts(trainer, true), counts);
+  return writer.begin(path, header, trainer.parameters().table(), tensor_parts(trainer, true),
+                      counts);
 }
 
 template <class T>
@@ -143,13 +143,13 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
   }
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                      \
-  template std::vector<TensorPart<Real<T>>> tensor_parts<T>(Trainer<T>&, bool);                    \
-  template std::uint64_t save<T>(const std::string&, const CheckpointHeader&, const Communicator&, \
-                                 Trainer<T>&, const std::vector<std::int64_t>&,                    \
-                                 std::vector<CounterTensor>);                                      \
-  template std::optional<Resumed> resume<T>(const Config&, const std::string&,                     \
-                                            const Communicator&, const CheckpointFolder&,          \
+#define HEARTH_INSTANTIATE(T)                                                               \
+  template std::vector<TensorPart<Real<T>>> tensor_parts<T>(Trainer<T>&, bool);             \
+  template std::uint64_t begin_save<T>(                                                     \
+      CheckpointWriter<Real<T>>&, const std::string&, const CheckpointHeader&, Trainer<T>&, \
+      const std::vector<std::int64_t>&, std::vector<CounterTensor>);                        \
+  template std::optional<Resumed> resume<T>(const Config&, const std::string&,              \
+                                            const Communicator&, const CheckpointFolder&,   \
                                             Trainer<T>&, const IntervalCounts*)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);

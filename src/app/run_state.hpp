@@ -7,6 +7,7 @@
 #include "app/run_record.hpp"
 #include "io/checkpoint.hpp"
 #include "io/checkpoint_folder.hpp"
+#include "io/checkpoint_writer.hpp"
 #include "train/trainer.hpp"
 
 namespace hearth {
@@ -19,14 +20,14 @@ template <class T>
 [[nodiscard]] CheckpointHeader run_header(const Config& config, const Mesh& mesh,
                                           const std::string& data_identity);
 
-// Writes the checkpoint of `header.step`. On the first rank: `open_interval` is that of the routing
-// record; `counts` are those since the last row by checkpoint, none where one was just written.
-// Returns one number for all weights, the same on any layout. Collective.
+// Begins to write the checkpoint of `header.step`. On the first rank: `open_interval` is that of
+// the routing record; `counts` are those since the last row by checkpoint, none where one was just
+// written. Returns one number for all weights, the same on any layout. Collective.
 template <class T>
-std::uint64_t save(const std::string& path, const CheckpointHeader& header,
-                   const Communicator& world, Trainer<T>& trainer,
-                   const std::vector<std::int64_t>& open_interval,
-                   std::vector<CounterTensor> counts);
+std::uint64_t begin_save(CheckpointWriter<Real<T>>& writer, const std::string& path,
+                         const CheckpointHeader& header, Trainer<T>& trainer,
+                         const std::vector<std::int64_t>& open_interval,
+                         std::vector<CounterTensor> counts);
 
 struct Resumed {
   std::int64_t step = 0;

@@ -1,3 +1,4 @@
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <iomanip>
@@ -136,8 +137,18 @@ Status train(const Config& config, const Communicator& world) {
   const auto scheduled = [&] {
     return step % config.checkpoint.every_steps == 0 || step == config.run.steps;
   };
+  CheckpointWriter<Real<T>> writer(
+      world, config.checkpoint.background ? WriteTime::beside : WriteTime::at_once);
   std::uint64_t checksum = 0;  // of the weights in the newest checkpoint
+  const auto finish_checkpoint = [&] {
+    if (!writer.is_open()) return;
+    writer.finish();
+    world.together([&] {
+      if (world.is_first()) output->prune(config.checkpoint.keep);
+    });
+  };
   const auto checkpoint = [&] {
+    finish_checkpoint();  // the one before
     std::vector<CounterTensor> open_counts = collect(counts, world);
     if (scheduled()) {
       const std::vector<std::int32_t> choices = probe.choices(trainer);
@@ -152,56 +163,70 @@ Status train(const Config& config, const Communicator& world) {
       if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
     });
     header.step = step;
-    checksum = save(checkpoints.file(step), header, world, trainer, records.routing.open_interval(),
-                    std::move(open_counts));
-    world.together([&] {
-      if (world.is_first()) output->prune(config.checkpoint.keep);
-    });
+    checksum = begin_save(writer, checkpoints.file(step), header, trainer,
+                          records.routing.open_interval(), std::move(open_counts));
+    if (!config.checkpoint.background) finish_checkpoint();
   };
 
   // 4. The steps.
   Clock::time_point last_write = Clock::now();
   double longest_step_s = 0;  // validation included
-  while (true) {
-    const Clock::time_point step_start = Clock::now();
-    const StepReport report = trainer.step(trainer.load(*corpus, step), step, &counts);
-    if (report.overflow > 0) {
-      throw CollectiveError(
-          static_cast<int>(Status::failure),
-          text("step ", report.step, ": ", report.overflow,
-               " elements of the gradient are not finite or too large (gradient norm ",
-               report.gradient_norm, "); lower optimizer.learning_rate or look at the data"));
-    }
-    ++step;
+  try {
+    while (true) {
+      const Clock::time_point step_start = Clock::now();
+      const StepReport report = trainer.step(trainer.load(*corpus, step), step, &counts);
+      if (report.overflow > 0) {
+        throw CollectiveError(
+            static_cast<int>(Status::failure),
+            text("step ", report.step, ": ", report.overflow,
+                 " elements of the gradient are not finite or too large (gradient norm ",
+                 report.gradient_norm, "); lower optimizer.learning_rate or look at the data"));
+      }
+      ++step;
 
-    world.together([&] {
-      if (!world.is_first()) return;
-      records.training.add(report, trainer.sums(), progress->show(report, trainer.sums()));
-      records.routing.add(report, trainer.sums());
-    });
-    if (validation && (step == config.run.steps || (config.evaluate.every_steps > 0 &&
-                                                    step % config.evaluate.every_steps == 0))) {
-      const auto losses = trainer.evaluate(*validation, config.evaluate.batches);
-      records.training.add_validation(step, losses);
-      if (world.is_first()) progress->say(validation_line(step, losses));
-    }
-
-    // Every rank must come to the same decision: the clocks and signals are any rank's.
-    longest_step_s = std::max(longest_step_s, seconds_since(step_start));
-    const bool late = deadline->reached(longest_step_s);
-    const bool write_due = seconds_since(last_write) > statistics_period_s;
-    const auto wish = world.max(late || stop_signal_arrived() ? 2 : write_due ? 1 : 0);
-    const bool stop = wish == 2;
-    if (step == end || stop || scheduled()) {
-      checkpoint();
-      last_write = Clock::now();
-      if (step == end || stop) break;
-    } else if (wish == 1) {
       world.together([&] {
-        if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
+        if (!world.is_first()) return;
+        records.training.add(report, trainer.sums(), progress->show(report, trainer.sums()));
+        records.routing.add(report, trainer.sums());
       });
-      last_write = Clock::now();
+      if (validation && (step == config.run.steps || (config.evaluate.every_steps > 0 &&
+                                                      step % config.evaluate.every_steps == 0))) {
+        const auto losses = trainer.evaluate(*validation, config.evaluate.batches);
+        records.training.add_validation(step, losses);
+        if (world.is_first()) progress->say(validation_line(step, losses));
+      }
+
+      // Every rank must come to the same decision: the clocks, signals and writers are any rank's.
+      longest_step_s = std::max(longest_step_s, seconds_since(step_start));
+      const bool late = deadline->reached(longest_step_s);
+      const bool write_due = seconds_since(last_write) > statistics_period_s;
+      std::array<std::int64_t, 3> ranks_that = {late || stop_signal_arrived() ? 1 : 0,
+                                                write_due ? 1 : 0, writer.is_written() ? 0 : 1};
+      world.sum(ranks_that);
+      const auto [stop, wish, writing] = ranks_that;
+      if (writing == 0) finish_checkpoint();
+      if (step == end || stop > 0 || scheduled()) {
+        checkpoint();
+        last_write = Clock::now();
+        if (step == end || stop > 0) {
+          finish_checkpoint();
+          break;
+        }
+      } else if (wish > 0) {
+        world.together([&] {
+          if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
+        });
+        last_write = Clock::now();
+      }
     }
+  } catch (const CollectiveError&) {
+    // All ranks are here: a checkpoint that was begun is worth finishing. Should that fail too, the
+    // first error is the one to report.
+    try {
+      finish_checkpoint();
+    } catch (const CollectiveError&) {
+    }
+    throw;
   }
 
   // 5. What a person wants to know at the end.

@@ -88,6 +88,7 @@ struct CheckpointConfig {
   std::int64_t every_steps = 100;
   std::int64_t keep = 0;
   std::string resume = "auto";
+  bool background = false;
 };
 
 struct StatisticsConfig {

@@ -137,6 +137,8 @@ std::vector<Option> option_table(Config& c) {
       {"checkpoint.keep", &c.checkpoint.keep, "files", "newest checkpoints to keep; 0: all", free},
       {"checkpoint.resume", &c.checkpoint.resume, "auto, none or a file",
        "auto: from the newest good checkpoint of run.output; none: refuse if there is one", free},
+      {"checkpoint.background", &c.checkpoint.background, "",
+       "write checkpoints while training goes on, from a copy in host memory", free},
 
       {"statistics.every_steps", &c.statistics.every_steps, "steps",
        "interval over which routing statistics are summed", schedule, 1},

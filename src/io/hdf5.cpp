@@ -158,6 +158,13 @@ bool Dataset::is_compressed() const {
   return H5Pget_layout(creation.id()) == H5D_CHUNKED;
 }
 
+Index Dataset::file_offset() const {
+  if (elements() == 0) return 0;
+  const haddr_t offset = H5Dget_offset(handle_.id());
+  if (offset == HADDR_UNDEF) throw file_->error(name_);
+  return static_cast<Index>(offset);
+}
+
 template <class T, class Transfer>
 void Dataset::each_box(Range range, T* values, Index limit_bytes, Transfer transfer) const {
   const Handle space(H5Dget_space(handle_.id()), H5Sclose);
@@ -276,14 +283,6 @@ File File::open(const std::string& path) {
   Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.id()), H5Fclose);
   if (file.id() < 0) throw error_of(Status::bad_input, path, "");
   return {path, std::move(file), Status::bad_input};
-}
-
-File File::open_parallel(const std::string& path, const Communicator& ranks) {
-  const Handle access = file_access(true);
-  H5Pset_fapl_mpio(access.id(), ranks.mpi(), MPI_INFO_NULL);
-  Handle file(H5Fopen(path.c_str(), H5F_ACC_RDWR, access.id()), H5Fclose);
-  if (file.id() < 0) throw error_of(Status::failure, path, "");
-  return {path, std::move(file), Status::failure};
 }
 
 void File::close() {

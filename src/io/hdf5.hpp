@@ -65,6 +65,9 @@ class Dataset {
   [[nodiscard]] bool holds() const;
   [[nodiscard]] bool holds_texts() const;
   [[nodiscard]] bool is_compressed() const;
+  // Where a contiguous dataset's first element lies, in bytes from the file's begin; 0 where it has
+  // no element.
+  [[nodiscard]] Index file_offset() const;
 
   // Flat elements [range.begin, range.end) in row-major order to and from `values`
   // (range.size()), at most `limit_bytes` in one call of HDF5. Each rank by itself.
@@ -107,8 +110,6 @@ class File {
   [[nodiscard]] static File create(const std::string& path);
   // For reading, by any rank alone.
   [[nodiscard]] static File open(const std::string& path);
-  // An existing file for writing into its datasets through MPI-IO. Collective, and so is close().
-  [[nodiscard]] static File open_parallel(const std::string& path, const Communicator& ranks);
 
   File(File&&) = default;  // while it has no Datasets: they point to it
   File& operator=(File&&) = delete;

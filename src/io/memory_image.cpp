@@ -13,6 +13,7 @@
 #include <new>
 
 #include "base/error.hpp"
+#include "io/placed_writer.hpp"
 #include "io/replace_file.hpp"
 
 namespace hearth::hdf5 {
@@ -154,18 +155,16 @@ void MemoryImage::read(std::uint64_t address, char* bytes, std::size_t count) co
 }
 
 void MemoryImage::save(const std::string& path) const {
-  const auto refuse = [&] { return failure(path, ": cannot be written: ", std::strerror(errno)); };
-  const Descriptor file(::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666));
-  if (file.number() < 0) throw refuse();
-  if (::ftruncate(file.number(), static_cast<off_t>(size)) != 0) throw refuse();
-  for (const auto& [page, content] : pages_) {
-    const std::uint64_t end = std::min(size, (page + 1) * page_bytes);
-    for (std::uint64_t at = page * page_bytes; at < end;) {
-      const ssize_t put = ::pwrite(file.number(), content.data() + at % page_bytes, end - at,
-                                   static_cast<off_t>(at));
-      if (put < 0) throw refuse();
-      at += static_cast<std::uint64_t>(put);  // a disk that fills up may take a part first
+  {
+    const Descriptor made(::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666));
+    if (made.number() < 0 || ::ftruncate(made.number(), static_cast<off_t>(size)) != 0) {
+      throw failure(path, ": cannot be written: ", std::strerror(errno));
     }
+  }
+  const PlacedWriter file(path);
+  for (const auto& [page, content] : pages_) {
+    const std::uint64_t begin = page * page_bytes, end = std::min(size, begin + page_bytes);
+    if (begin < end) file.write(begin, content.data(), end - begin);
   }
 }
 

@@ -122,14 +122,17 @@ bool write_all(int file, const std::string& content) {
          ::ftruncate(file, static_cast<off_t>(content.size())) == 0 && ::fsync(file) == 0;
 }
 
-Error cannot_be_written(const std::string& path, const std::string& reason) {
-  return input_error(path, ": cannot be written: ", reason);
+// A full or broken disk is no mistake of the deck's; any other folder may be right.
+Error cannot_be_written(const std::string& path, int error) {
+  const bool disk = error == EIO || error == ENOSPC || error == EDQUOT;
+  return {disk ? Status::failure : Status::bad_input,
+          text(path, ": cannot be written: ", std::strerror(error))};
 }
 
 void make_folder(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
-  if (error) throw cannot_be_written(path, error.message());
+  if (error) throw cannot_be_written(path, error.value());
 }
 
 }  // namespace
@@ -143,7 +146,7 @@ OutputDirectory::OutputDirectory(const std::string& path)
     make_folder(folder);
     const std::string probe = temporary_name(folder + "/probe.h5");
     const Descriptor made(::open(probe.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0666));
-    if (made.number() < 0) throw cannot_be_written(folder, std::strerror(errno));
+    if (made.number() < 0) throw cannot_be_written(folder, errno);
     remove_temporary_files();
   } catch (...) {
     discard(lock_);
@@ -162,26 +165,27 @@ void OutputDirectory::take_lock() {
   content_ = lock_content(self);
   for (int attempt = 0;; ++attempt) {
     const Descriptor made(::open(lock_.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0666));
-    if (made.number() >= 0) {
-      if (write_all(made.number(), content_)) return;
-      const std::string reason = std::strerror(errno);
-      discard(lock_);
-      throw cannot_be_written(path_, reason);
-    }
-    if (errno != EEXIST) throw cannot_be_written(path_, std::strerror(errno));
-
-    const Descriptor found(::open(lock_.c_str(), O_RDWR | O_CLOEXEC));
+    const bool is_maker = made.number() >= 0;
+    if (!is_maker && errno != EEXIST) throw cannot_be_written(path_, errno);
+    const Descriptor opened(is_maker ? -1 : ::open(lock_.c_str(), O_RDWR | O_CLOEXEC));
+    const Descriptor& found = is_maker ? made : opened;
     if (found.number() < 0 && errno == ENOENT) continue;  // released meanwhile
-    if (found.number() < 0) throw cannot_be_written(lock_, std::strerror(errno));
-    // Only one of several runs that find the holder dead may take over. They are on one host, so
-    // the kernel's lock decides among them; the later ones then read the winner's name.
+    if (found.number() < 0) throw cannot_be_written(lock_, errno);
+    // Only one of several runs that find the holder dead, or no name yet, may take over. They are
+    // on one host, so the kernel's lock decides among them; the later ones read the winner's name.
     ::flock(found.number(), LOCK_EX);
     struct stat status {};
     if (::fstat(found.number(), &status) == 0 && status.st_nlink == 0) continue;
     const std::string content = read_all(found.number());
-    if (content.empty() && attempt < empty_lock_attempts) {  // its maker is about to write it
-      std::this_thread::sleep_for(empty_lock_wait);
+    if (content.empty() && !is_maker && attempt < empty_lock_attempts) {
+      std::this_thread::sleep_for(empty_lock_wait);  // its maker is about to write it
       continue;
+    }
+    if (content.empty()) {  // this run's own, or its maker died before it wrote its name
+      if (write_all(found.number(), content_)) return;
+      const int error = errno;
+      discard(lock_);
+      throw cannot_be_written(path_, error);
     }
     const std::optional<Holder> holder = parse_lock(content);
     if (!holder) {
@@ -196,7 +200,7 @@ void OutputDirectory::take_lock() {
       throw input_error(path_, ": is in use by process ", holder->pid, " on this host, ",
                         holder->host);
     }
-    if (!write_all(found.number(), content_)) throw cannot_be_written(lock_, std::strerror(errno));
+    if (!write_all(found.number(), content_)) throw cannot_be_written(lock_, errno);
     return;
   }
 }

@@ -45,7 +45,7 @@ void sync_file(const std::string& path) {
 void reserve_space(const std::string& path, std::size_t bytes) {
   const Descriptor file = open_file(path, O_RDWR);
   if (bytes == 0 || ::fallocate(file.number(), 0, 0, static_cast<off_t>(bytes)) == 0) return;
-  if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
+  if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL) {
     throw failure(path, ": has no room for ", bytes, " bytes: ", std::strerror(errno));
   }
 }

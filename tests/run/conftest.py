@@ -7,21 +7,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
+from tiny_run import TinyRun, contents, make_tiny_run
+
+__all__ = ["TinyRun", "contents", "make_tiny_run"]
 
 ROOT = Path(__file__).resolve().parents[2]
-for folder in ("preprocess", "postprocess"):
-    sys.path.insert(0, str(ROOT / folder))
+sys.path.insert(0, str(ROOT / "postprocess"))
 
 from compare import report  # noqa: E402
-from indexed_dataset import Writer  # noqa: E402
 from run_comparison import STATISTICS, compare_runs  # noqa: E402
-from statistics_comparison import datasets  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,72 +62,6 @@ def launch(command: Callable[[int], list[str]]) -> Launch:
     return run
 
 
-@dataclass
-class TinyRun:
-    """A corpus of two sources and a deck of a model that trains in a second."""
-
-    folder: Path
-    deck: Path
-    output: Path
-
-
-DECK = """\
-# A model with every part in small.
-[run]
-output = {output}
-steps = 6
-[model]
-layers = 2
-hidden = 24
-heads = 4
-kv_heads = 2
-dense_ffn = 40
-vocabulary = 64
-sequence_length = 16
-[moe]
-experts = 7
-top_k = 3
-expert_ffn = 20
-shared_ffn = 24
-[batch]
-# Five cells, the last one shorter: uneven over 2, 3 and 4 ranks.
-global_batch = 9
-cell_sequences = 2
-[optimizer]
-learning_rate = 1e-2
-[data]
-sources = even:{folder}/even
-sources = odd:{folder}/odd
-split = 80,20,0
-[checkpoint]
-every_steps = 3
-[statistics]
-every_steps = 2
-probe_tokens = 64
-"""
-
-
-def write_source(prefix: Path, seed: int, vocabulary: int, step: int) -> None:
-    """Documents of tokens that a model can learn something about: noisy counting by `step`."""
-    random = np.random.default_rng(seed)
-    with Writer(prefix, vocabulary) as writer:
-        for _ in range(60):
-            length = int(random.integers(10, 90))
-            counting = random.integers(vocabulary) + step * np.arange(length)
-            noise = random.integers(0, 2, size=length)
-            writer.extend((counting + noise) % vocabulary, [length])
-
-
-def make_tiny_run(folder: Path) -> TinyRun:
-    """Writes its corpus and deck."""
-    write_source(folder / "even", 1, 64, 2)
-    write_source(folder / "odd", 2, 64, 3)
-    output = folder / "output"
-    deck = folder / "tiny.deck"
-    deck.write_text(DECK.format(output=output, folder=folder))
-    return TinyRun(folder, deck, output)
-
-
 @pytest.fixture
 def tiny(tmp_path: Path) -> TinyRun:
     """A fresh tiny run in a folder of its own."""
@@ -157,12 +88,6 @@ def train(launch: Launch, tiny: TinyRun, name: str, layout: Layout, *more: str) 
     found = re.findall(r"weights checksum ([0-9a-f]{16})", finished.stderr)
     assert found, finished.stderr
     return found[-1]
-
-
-def contents(path: Path) -> dict[str, np.ndarray]:
-    """Every dataset outside /timing."""
-    with h5py.File(path) as file:
-        return {name: dataset[()] for name, dataset in datasets(file).items()}
 
 
 def assert_same_run(one: Path, other: Path, step: int = 6) -> None:

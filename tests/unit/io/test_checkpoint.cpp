@@ -1,4 +1,5 @@
 #include <filesystem>
+#include <map>
 
 #include "catch.hpp"
 #include "io/checkpoint.hpp"
@@ -190,6 +191,96 @@ TEST_CASE("damage is noticed and named") {
           written.path + ": is not a checkpoint of Hearth");
   }
   CHECK(status == 2);
+}
+
+TEST_CASE("a bit of any tensor that flips is noticed, wherever it lies") {
+  Written written;
+  const std::string whole = read_bytes(written.path);
+  // Where each dataset lies: first byte and bytes.
+  std::map<std::string, std::pair<std::size_t, std::size_t>> places;
+  {
+    const hdf5::File file = hdf5::File::open(written.path);
+    for (const std::string& name : file.datasets("/")) {
+      const hdf5::Dataset dataset = file.dataset(name);
+      const std::size_t element_bytes = dataset.holds<float>() ? 4 : 8;
+      if (dataset.elements() == 0) continue;
+      places[name] = {static_cast<std::size_t>(dataset.file_offset()),
+                      element_bytes * static_cast<std::size_t>(dataset.elements())};
+    }
+  }
+  REQUIRE(places.size() == 3 * (written.table.size() - 1) + 1);  // an alias, one set of counters
+  for (const auto& [name, place] : places) {
+    const auto [first, bytes] = place;
+    for (const std::size_t within : {std::size_t{0}, bytes / 2, bytes - 1}) {
+      for (const int bit : {0, 7}) {
+        std::string damaged = whole;
+        damaged[first + within] = static_cast<char>(damaged[first + within] ^ (1 << bit));
+        write_bytes(written.path, damaged);
+        RankParts<float> held(written.world, 1, written.table, all_groups);
+        std::vector<CounterTensor> counters = some_counters(false);
+        int status = 0;
+        const std::string message = message_of(
+            [&] {
+              read_checkpoint(written.world, written.path, written.table, held.parts, counters);
+            },
+            &status);
+        INFO(name << " byte " << within << " of " << bytes << ": " << message);
+        CHECK(status == 2);
+        CHECK(message.find(written.path + ": tensor " + name + " is damaged") == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("a byte of the metadata that changes is noticed, or changes nothing that is read") {
+  const TemporaryFolder folder;
+  const Communicator world = Communicator::world();
+  const TensorTable table = odd_table();
+  const std::string path = folder / "step.h5";
+  CheckpointHeader wanted = some_header();
+  wanted.data_identity = "x";
+  RankParts<float> held(world, 1, table, {model_group});
+  held.fill();
+  write_checkpoint(world, path, wanted, table, held.parts, some_counters(true));
+  const std::string whole = read_bytes(path);
+  // All bytes that are no tensor's: nothing else in this file is neither zero nor a value.
+  std::vector<char> is_value(whole.size(), 0);
+  {
+    const hdf5::File file = hdf5::File::open(path);
+    for (const std::string& name : file.datasets(model_group)) {
+      const hdf5::Dataset dataset = file.dataset(name);
+      std::fill_n(is_value.begin() + dataset.file_offset(), 4 * dataset.elements(), 1);
+    }
+  }
+  std::size_t seen = 0, noticed = 0;
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    if (is_value[at] != 0 || (whole[at] == 0 && at % 64 != 0) || (at >= 64 && at % 5 != 0))
+      continue;
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+    write_bytes(path, damaged);
+    ++seen;
+    held.spoil();
+    std::vector<CounterTensor> counters = some_counters(false);
+    CheckpointHeader header;
+    const std::string message = message_of([&] {
+      header = read_checkpoint_header(path);
+      read_checkpoint(world, path, table, held.parts, counters);
+    });
+    if (!message.empty()) {
+      ++noticed;
+      continue;
+    }
+    INFO("byte " << at);
+    CHECK(header.step == wanted.step);
+    CHECK(header.deck == wanted.deck);
+    CHECK(header.data_identity == wanted.data_identity);
+    CHECK(held.wrong() == 0);
+    CHECK(counters[0].values == some_counters(true)[0].values);
+  }
+  INFO(noticed << " of " << seen);
+  CHECK(seen > 500);
+  CHECK(2 * noticed > seen);
 }
 
 TEST_CASE("a checkpoint of another model is refused") {

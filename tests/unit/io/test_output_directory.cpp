@@ -141,6 +141,11 @@ TEST_CASE("the lock keeps a second run out") {
     CHECK(refusal(path) ==
           text(lock, ": does not name who holds it; remove it if no run writes ", path));
   }
+  SECTION("of a run that was killed before it wrote its name") {
+    write_bytes(lock, "");
+    const OutputDirectory output(path);
+    CHECK(read_bytes(lock) == mine);
+  }
   SECTION("taken from us by hand") {
     {
       const OutputDirectory output(path);

@@ -1,0 +1,1 @@
+"""The soak test: bench/soak --help."""
