@@ -32,6 +32,7 @@ struct QueryGradient {
     const Index head = team / block_count;
     const QueryRange range(block);
     const Index column = head * head_dim, key_column = head / group * head_dim;
+    const int columns = columns_of_head<width>(head_dim);
     TeamStack<R> stack = memory.stack<R>(member);
     R* const query = stack.take(width * block_lanes);   // (width, lanes), scaled
     R* const dvalue = stack.take(width * block_lanes);  // (width, lanes): dout
@@ -53,13 +54,15 @@ struct QueryGradient {
       logarithm[lane] = used ? log_sum(block.begin + lane, head) * static_cast<R>(log2_e) : R(0);
       mean[lane] = used ? delta(block.begin + lane, head) : R(0);
     });
+    member.team_barrier();  // where no key is seen the sum is stored as it stands
     for (Index first = block.segment.key_begin; first < range.key_end; first += stream_rows) {
       const int keys = static_cast<int>(Kokkos::min(Index{stream_rows}, range.key_end - first));
       load_rows<width>(member, head_rows(k, first, key_column), keys, stream_rows, head_dim, key);
       load_rows<width>(member, head_rows(v, first, key_column), keys, stream_rows, head_dim, value);
       member.team_barrier();
-      multiply_tile<false, block_lanes>(member, by_row<width>(key), keys, width, query, score);
-      multiply_tile<false, block_lanes>(member, by_row<width>(value), keys, width, dvalue, dscore);
+      multiply_tile<false, block_lanes>(member, by_row<width>(key), keys, columns, query, score);
+      multiply_tile<false, block_lanes>(member, by_row<width>(value), keys, columns, dvalue,
+                                        dscore);
       member.team_barrier();
       const int last_row = static_cast<int>(range.last_key - first);
       Kokkos::parallel_for(Kokkos::TeamThreadRange(member, keys), [&](const int j) {
@@ -102,6 +105,7 @@ struct KeyGradient {
                                         Index key_head) const {
     const int rows = static_cast<int>(Kokkos::min(Index{block_lanes}, segment.key_end - key_begin));
     const Index key_column = key_head * head_dim;
+    const int columns = columns_of_head<width>(head_dim);
     R* const key = stack.take(width * block_lanes);    // (width, lanes), scaled
     R* const value = stack.take(width * block_lanes);  // (width, lanes)
     R* const dkey = stack.take(width * block_lanes);
@@ -122,6 +126,7 @@ struct KeyGradient {
     }
     clear_tile(member, width, dkey);
     clear_tile(member, width, dvalue);
+    member.team_barrier();  // where no query sees the keys these are stored as they stand
     // The query whose last visible key is the block's first.
     const Index diagonal = key_begin + segment.query_end - segment.key_end;
     const Index query_begin = Kokkos::max(segment.query_begin, diagonal);
@@ -135,8 +140,9 @@ struct KeyGradient {
         load_rows<width>(member, head_rows(dout, first, column), queries, block_lanes, head_dim,
                          dsum);
         member.team_barrier();
-        multiply_tile<false, block_lanes>(member, by_row<width>(query), queries, width, key, score);
-        multiply_tile<false, block_lanes>(member, by_row<width>(dsum), queries, width, value,
+        multiply_tile<false, block_lanes>(member, by_row<width>(query), queries, columns, key,
+                                          score);
+        multiply_tile<false, block_lanes>(member, by_row<width>(dsum), queries, columns, value,
                                           dscore);
         member.team_barrier();
         const Index last_lane = first - diagonal;  // that the run's first query sees

@@ -62,6 +62,7 @@ struct AttentionForward {
     const Index head = team / block_count;
     const QueryRange range(block);
     const Index column = head * head_dim, key_column = head / group * head_dim;
+    const int columns = columns_of_head<width>(head_dim);
     TeamStack<R> stack = memory.stack<R>(member);
     R* const query = stack.take(width * block_lanes);  // (width, lanes), scaled
     R* const sum = stack.take(width * block_lanes);    // (width, lanes): Σ p v
@@ -85,7 +86,7 @@ struct AttentionForward {
       load_rows<width>(member, head_rows(k, first, key_column), keys, stream_rows, head_dim, key);
       load_rows<width>(member, head_rows(v, first, key_column), keys, stream_rows, head_dim, value);
       member.team_barrier();
-      multiply_tile<false, block_lanes>(member, by_row<width>(key), keys, width, query, score);
+      multiply_tile<false, block_lanes>(member, by_row<width>(key), keys, columns, query, score);
       member.team_barrier();
       raise_maximum(member, keys, static_cast<int>(range.last_key - first), score, maximum, shrink);
       member.team_barrier();

@@ -27,6 +27,13 @@ inline constexpr int stream_rows = on_host ? 64 : 32;
 
 using AttentionTeam = Kokkos::TeamPolicy<Exec, Kokkos::Schedule<Kokkos::Dynamic>>;
 
+// How many of a head's columns products go through: on the host all, padding too, since a constant
+// is faster; a GPU's compiler would write a loop of constant length out, 256 times.
+template <int width>
+KOKKOS_INLINE_FUNCTION int columns_of_head([[maybe_unused]] int head_dim) {
+  return on_host ? width : head_dim;
+}
+
 // work(integral_constant) with the least width that holds a head.
 template <class Work>
 void with_attention_width(Index head_dim, const Work& work) {
@@ -245,7 +252,7 @@ KOKKOS_INLINE_FUNCTION void multiply_rows(std::integer_sequence<int, r...>, cons
 template <bool add, int lanes, class A, class T>
 KOKKOS_INLINE_FUNCTION void multiply_tile(const Member& member, const A& a, int rows, int inner,
                                           const T* b, T* c) {
-  constexpr int group = 8, runs = on_host && lanes % (2 * run_lanes) == 0 ? 2 : 1;
+  constexpr int group = on_host ? 8 : 4, runs = on_host && lanes % (2 * run_lanes) == 0 ? 2 : 1;
   constexpr int parts = lanes / (runs * run_lanes);
   static_assert(lanes % run_lanes == 0);
   Kokkos::parallel_for(Kokkos::TeamThreadRange(member, (rows + group - 1) / group), [&](int g) {

@@ -12,6 +12,9 @@ namespace hearth::kernels {
 // Which operand is transposed, as in multiply_nt, multiply_nn and multiply_tn.
 enum class Operation { nt, nn, tn };
 
+// Products of segments belong together: there are many and each is small.
+enum class Grouping { alone, grouped };
+
 // c (m, n) = or += op(a) (m, k) · op(b) (k, n), row-major; ld: elements from one row to the next.
 template <class T, class C>
 struct Problem {
@@ -38,7 +41,8 @@ struct Matmul::Vendor {
 
   // m, n and k of every problem are at least 1.
   template <class T, class C>
-  void run(const std::vector<Problem<T, C>>& problems, Operation operation, Output output);
+  void run(const std::vector<Problem<T, C>>& problems, Operation operation, Output output,
+           Grouping grouping);
 
   struct Library;
   std::unique_ptr<Library> library;

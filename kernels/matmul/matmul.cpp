@@ -51,13 +51,13 @@ Problem<T, C> problem(Operation operation, const Matrix<const T>& a, const Matri
 // The vendors need not know of empty problems: a sum over nothing is zero.
 template <class T, class C, class Vendor>
 void run(Vendor& vendor, Operation operation, const std::vector<Problem<T, C>>& problems,
-         Output output) {
+         Output output, Grouping grouping) {
   std::vector<Problem<T, C>> full, zero;
   for (const Problem<T, C>& p : problems) {
     if (p.m == 0 || p.n == 0) continue;
     (p.k > 0 ? full : zero).push_back(p);
   }
-  if (!full.empty()) vendor.run(full, operation, output);
+  if (!full.empty()) vendor.run(full, operation, output, grouping);
   if (!zero.empty() && output == Output::assign) run_portable<T, C>(zero, operation, output);
 }
 
@@ -70,21 +70,22 @@ template <class T, class C>
 void Matmul::multiply_nt(const Array2<const T>& a, const Array2<const T>& b, const Array2<C>& c,
                          Output output) {
   run<T, C>(*vendor_, Operation::nt, {problem(Operation::nt, matrix(a), matrix(b), matrix(c))},
-            output);
+            output, Grouping::alone);
 }
 
 template <class T, class C>
 void Matmul::multiply_nn(const Array2<const T>& a, const Array2<const T>& b, const Array2<C>& c,
                          Output output) {
   run<T, C>(*vendor_, Operation::nn, {problem(Operation::nn, matrix(a), matrix(b), matrix(c))},
-            output);
+            output, Grouping::alone);
 }
 
 template <class T>
 void Matmul::multiply_tn(const Array2<const T>& a, const Array2<const T>& b,
                          const Array2<Real<T>>& c, Output output) {
   run<T, Real<T>>(*vendor_, Operation::tn,
-                  {problem(Operation::tn, matrix(a), matrix(b), matrix(c))}, output);
+                  {problem(Operation::tn, matrix(a), matrix(b), matrix(c))}, output,
+                  Grouping::alone);
 }
 
 template <class T, class C>
@@ -94,7 +95,7 @@ void Matmul::grouped_nt(const Array2<const T>& a, const MatrixStack<const T>& b,
   for (const Segment& s : segments) {
     problems.push_back(problem(Operation::nt, matrix(a, s), matrix(b, s), matrix(c, s)));
   }
-  run(*vendor_, Operation::nt, problems, output);
+  run(*vendor_, Operation::nt, problems, output, Grouping::grouped);
 }
 
 template <class T, class C>
@@ -104,7 +105,7 @@ void Matmul::grouped_nn(const Array2<const T>& a, const MatrixStack<const T>& b,
   for (const Segment& s : segments) {
     problems.push_back(problem(Operation::nn, matrix(a, s), matrix(b, s), matrix(c, s)));
   }
-  run(*vendor_, Operation::nn, problems, output);
+  run(*vendor_, Operation::nn, problems, output, Grouping::grouped);
 }
 
 template <class T>
@@ -115,7 +116,7 @@ void Matmul::grouped_tn(const Array2<const T>& a, const Array2<const T>& b,
   for (const Segment& s : segments) {
     problems.push_back(problem(Operation::tn, matrix(a, s), matrix(b, s), matrix(c, s)));
   }
-  run(*vendor_, Operation::tn, problems, output);
+  run(*vendor_, Operation::tn, problems, output, Grouping::grouped);
 }
 
 #define HEARTH_INSTANTIATE(T, C)                                                                 \

@@ -1,11 +1,16 @@
 // The products on NVIDIA GPUs: one cuBLAS call per problem, on Kokkos' stream. For one GPU model
 // and library version cuBLAS repeats its results bitwise on one stream with a fixed workspace.
+// Segments in bfloat16 have a kernel of their own, which takes them all in one launch and rounds
+// once.
 #include <cublas_v2.h>
 
 #include <Kokkos_Core.hpp>
+#include <algorithm>
+#include <type_traits>
 
 #include "base/error.hpp"
 #include "kernels/matmul/backend.hpp"
+#include "kernels/matmul/grouped_cuda.hpp"
 
 namespace hearth::kernels {
 
@@ -28,6 +33,15 @@ template <>
 constexpr cublasComputeType_t compute<double> = CUBLAS_COMPUTE_64F_PEDANTIC;
 template <>
 constexpr cublasComputeType_t compute<bfloat16> = CUBLAS_COMPUTE_32F;
+
+// Whether cuBLAS may split the inner dimension of one of the products: it does so where the output
+// has few tiles. What it then adds to a c of bfloat16 is rounded before, and the sum once more.
+template <class T, class C>
+bool is_split(const std::vector<Problem<T, C>>& problems) {
+  constexpr Index tile = 128 * 64, multiprocessors = 132;  // of Hopper
+  return std::any_of(problems.begin(), problems.end(),
+                     [](const Problem<T, C>& p) { return p.m * p.n < tile * multiprocessors; });
+}
 
 void require(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS) {
@@ -64,7 +78,14 @@ Matmul::Vendor::~Vendor() = default;
 
 template <class T, class C>
 void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation operation,
-                         Output output) {
+                         Output output, Grouping grouping) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    if (grouping == Grouping::grouped ||
+        (output == Output::add && std::is_same_v<C, bfloat16> && is_split(problems))) {
+      run_grouped_cuda(problems, operation, output);
+      return;
+    }
+  }
   // cuBLAS is column-major: it sees every array transposed and computes cᵀ = op(b)ᵀ op(a)ᵀ.
   const cublasOperation_t op_a = operation == Operation::tn ? CUBLAS_OP_T : CUBLAS_OP_N;
   const cublasOperation_t op_b = operation == Operation::nt ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -77,8 +98,9 @@ void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation o
   }
 }
 
-#define HEARTH_INSTANTIATE(T, C) \
-  template void Matmul::Vendor::run<T, C>(const std::vector<Problem<T, C>>&, Operation, Output)
+#define HEARTH_INSTANTIATE(T, C)                                                                \
+  template void Matmul::Vendor::run<T, C>(const std::vector<Problem<T, C>>&, Operation, Output, \
+                                          Grouping)
 HEARTH_FOR_PRODUCT_TYPES(HEARTH_INSTANTIATE)
 #undef HEARTH_INSTANTIATE
 

@@ -21,15 +21,16 @@ Matmul::Vendor::~Vendor() = default;
 
 template <class T, class C>
 void Matmul::Vendor::run(const std::vector<Problem<T, C>>& problems, Operation operation,
-                         Output output) {
+                         Output output, Grouping /*grouping*/) {
   if constexpr (std::is_same_v<T, bfloat16>) {
     if (library->in_pairs) return library->pairs.run(problems, operation, output);
   }
   run_portable<T, C>(problems, operation, output);
 }
 
-#define HEARTH_INSTANTIATE(T, C) \
-  template void Matmul::Vendor::run<T, C>(const std::vector<Problem<T, C>>&, Operation, Output)
+#define HEARTH_INSTANTIATE(T, C)                                                                \
+  template void Matmul::Vendor::run<T, C>(const std::vector<Problem<T, C>>&, Operation, Output, \
+                                          Grouping)
 HEARTH_FOR_PRODUCT_TYPES(HEARTH_INSTANTIATE)
 #undef HEARTH_INSTANTIATE
 

@@ -12,8 +12,8 @@
 
 namespace hearth {
 
-inline constexpr Index head_chunk_rows = 512;
 // On a CPU what a core's or a socket's cache holds; a GPU wants large products.
+inline constexpr Index head_chunk_rows = kernels::on_host ? 512 : 2048;
 inline constexpr Index head_block_tokens = kernels::on_host ? 2048 : 1 << 16;
 
 template <class T>

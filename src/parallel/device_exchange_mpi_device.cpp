@@ -5,6 +5,8 @@
 
 namespace hearth {
 
+// MPI reads and writes the host's memory: arrays elsewhere travel through copies there, for ranks
+// that share a GPU, which NCCL refuses, and where there is no NCCL.
 struct DeviceExchange::Channel {};
 
 DeviceExchange::DeviceExchange(const Communicator& communicator) : communicator_(communicator) {}
@@ -41,6 +43,22 @@ class Parts {
 // Elements that arrive before they are added: few enough for a cache.
 constexpr Index summed_elements = Index{1} << 17;
 
+// The array itself where the host can read it, otherwise a copy, of what has been computed by now.
+template <class View>
+auto on_host(const View& array) {
+  Kokkos::fence("exchange");
+  return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), array);
+}
+// The same for an array that is yet to be filled.
+template <class View>
+auto room_on_host(const View& array) {
+  return Kokkos::create_mirror_view(Kokkos::WithoutInitializing, Kokkos::HostSpace(), array);
+}
+template <class View, class HostView>
+void from_host(const View& array, const HostView& host) {
+  if constexpr (!is_host_array<View>) Kokkos::deep_copy(array, host);
+}
+
 }  // namespace
 
 template <class T>
@@ -48,11 +66,12 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
     const Array2<const T>& send, const std::vector<Index>& send_rows, const Array2<T>& received,
     const std::vector<Index>& received_rows) const {
   if (send.data() == received.data()) return Transfer();
-  Kokkos::fence("all_to_all");  // the rows to send have been written
+  const auto sent = on_host(send);
+  const auto arriving = room_on_host(received);
   const Index row_bytes = static_cast<Index>(send.extent(1)) * Index{sizeof(T)};
   const Index limit = communicator_.message_limit_bytes();
-  const auto* from = reinterpret_cast<const char*>(send.data());
-  auto* to = reinterpret_cast<char*>(received.data());
+  const auto* from = reinterpret_cast<const char*>(sent.data());
+  auto* to = reinterpret_cast<char*>(arriving.data());
   constexpr int tag = 0;
   std::vector<MPI_Request> requests;
   const MPI_Comm mpi = communicator_.mpi();
@@ -65,7 +84,7 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
     }
     to += bytes;
   }
-  to = reinterpret_cast<char*>(received.data());
+  to = reinterpret_cast<char*>(arriving.data());
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     const auto r = static_cast<std::size_t>(rank);
     const Index bytes = send_rows[r] * row_bytes;
@@ -79,8 +98,9 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
     from += bytes;
     to += received_rows[r] * row_bytes;
   }
-  return Transfer([requests = std::move(requests)]() mutable {
+  return Transfer([requests = std::move(requests), sent, arriving, received]() mutable {
     MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
+    from_host(received, arriving);
   });
 }
 
@@ -89,14 +109,14 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
 template <class T>
 void DeviceExchange::reduce_scatter(const Array1<T>& values,
                                     const std::vector<Index>& counts) const {
-  Kokkos::fence("reduce_scatter");
   const Communicator& c = communicator_;
-  const Parts<T> parts(values.data(), counts);
+  if (c.size() == 1) return;
+  const auto host = on_host(values);
+  const Parts<T> parts(host.data(), counts);
   const Index limit =
       std::clamp<Index>(c.message_limit_bytes() / Index{sizeof(T)}, 1, summed_elements);
   const Index mine = counts[static_cast<std::size_t>(c.rank())];
-  const auto arrived =
-      uninitialized<Array1<T>>("arrived gradients", c.size() > 1 ? std::min(limit, mine) : 0);
+  const auto arrived = uninitialized<HostArray1<T>>("arrived gradients", std::min(limit, mine));
   const auto bytes = [](int elements) { return elements * static_cast<int>(sizeof(T)); };
   T* const sum = parts.begin(c.rank());
   for (int distance = 1; distance < c.size(); ++distance) {
@@ -110,21 +130,22 @@ void DeviceExchange::reduce_scatter(const Array1<T>& values,
     in_messages(mine, limit, [&](Index begin, int count) {
       MPI_Recv(arrived.data(), bytes(count), MPI_BYTE, from, 0, c.mpi(), MPI_STATUS_IGNORE);
       T* const here = sum + begin;
-      Kokkos::parallel_for(
-          "add_gradients", Kokkos::RangePolicy<Exec>(0, count),
-          KOKKOS_LAMBDA(const int i) { here[i] += arrived(i); });
-      Kokkos::fence("add_gradients");
+      Kokkos::parallel_for("add_gradients", Kokkos::RangePolicy<HostExec>(0, count),
+                           [=](const int i) { here[i] += arrived(i); });
+      HostExec().fence("add_gradients");
     });
     MPI_Waitall(static_cast<int>(sent.size()), sent.data(), MPI_STATUSES_IGNORE);
   }
+  from_host(values, host);
 }
 
 // Around a ring: each rank passes on what it got last.
 template <class T>
 void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index>& counts) const {
-  Kokkos::fence("all_gather");
   const Communicator& c = communicator_;
-  const Parts<T> parts(values.data(), counts);
+  if (c.size() == 1) return;
+  const auto host = on_host(values);
+  const Parts<T> parts(host.data(), counts);
   const Index limit = std::max<Index>(1, c.message_limit_bytes() / static_cast<Index>(sizeof(T)));
   const auto bytes = [](int elements) { return elements * static_cast<int>(sizeof(T)); };
   const int next = (c.rank() + 1) % c.size(), previous = (c.rank() - 1 + c.size()) % c.size();
@@ -142,6 +163,7 @@ void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index
     });
     MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
   }
+  from_host(values, host);
 }
 
 #define HEARTH_INSTANTIATE(T)                                              \
