@@ -57,6 +57,21 @@ std::string validation_line(std::int64_t step, const std::vector<SourceLoss>& lo
   return line.str();
 }
 
+// Whether a run goes on after `skipped` steps.
+bool may_skip(const OptimizerConfig& optimizer, const SkippedSteps& skipped) {
+  return optimizer.on_non_finite == "skip" && skipped.in_a_row < optimizer.skip_limit;
+}
+
+std::string stop_line(const OptimizerConfig& optimizer, std::int64_t step, const std::string& why) {
+  const bool skips = optimizer.on_non_finite == "skip";
+  return text("step ", step, ": ", why,
+              skips ? text("; step ", optimizer.skip_limit, " in a row, as many as ",
+                           "optimizer.skip_limit allows")
+                    : text(""),
+              "; lower optimizer.learning_rate, look at the data",
+              skips ? "" : ", or set optimizer.on_non_finite = skip");
+}
+
 template <class T>
 Status train(const Config& config, const Communicator& world) {
   const Clock::time_point start = Clock::now();
@@ -159,12 +174,14 @@ Status train(const Config& config, const Communicator& world) {
   Clock::time_point last_write = Clock::now();
   while (true) {
     const StepReport report = trainer.step(trainer.load(*corpus, step), step, &counts);
-    if (report.overflow > 0) {
-      throw CollectiveError(
-          static_cast<int>(Status::failure),
-          text("step ", report.step, ": ", report.overflow,
-               " elements of the gradient are not finite or too large (gradient norm ",
-               report.gradient_norm, "); lower optimizer.learning_rate or look at the data"));
+    if (report.fault) {
+      const std::string why =
+          describe(*report.fault, trainer.parameters().table(), corpus->names());
+      if (!may_skip(config.optimizer, trainer.optimizer().skipped())) {
+        throw CollectiveError(static_cast<int>(Status::failure),
+                              stop_line(config.optimizer, report.step, why));
+      }
+      if (world.is_first()) progress->say(text("step ", report.step, " skipped: ", why));
     }
     ++step;
 

@@ -6,7 +6,8 @@ StepSums::StepSums(const Config& config, Index sources)
     : sources_(sources),
       moe_layers_(config.moe_layers()),
       experts_(config.moe.experts),
-      values_("step sums", layer_begin(config.moe_layers())) {}
+      values_("step sums", layer_begin(config.moe_layers())),
+      unfit_losses_("unfit losses", sources) {}
 
 IntervalCounts::IntervalCounts(const Config& config, Index data_sources) {
   const Index experts = config.moe.experts;

@@ -14,8 +14,16 @@ class StepSums {
  public:
   StepSums(const Config& config, Index sources);
 
-  void clear() { Kokkos::deep_copy(values_, 0); }
+  void clear() {
+    Kokkos::deep_copy(values_, 0);
+    Kokkos::deep_copy(unfit_losses_, 0);
+  }
   [[nodiscard]] const Array1<std::int64_t>& values() const { return values_; }
+
+  // Sequences whose loss is not finite or too large; not among the values.
+  [[nodiscard]] const Array1<std::int64_t>& unfit_losses() const {  // (sources)
+    return unfit_losses_;
+  }
 
   // Sections, of the values or of a copy of them on the host.
   template <class A>
@@ -60,7 +68,7 @@ class StepSums {
   }
 
   Index sources_, moe_layers_, experts_;
-  Array1<std::int64_t> values_;
+  Array1<std::int64_t> values_, unfit_losses_;
 };
 
 // Counts over an interval between checkpoints, of this rank's tokens.
@@ -68,6 +76,7 @@ struct IntervalCounts {
   IntervalCounts(const Config& config, Index sources);
   void clear();
 
+  std::int64_t weight = 1;                    // of what is counted; -1 takes it back
   std::vector<Array2<std::int64_t>> pairs;    // (moe layers) of (experts, experts)
   std::vector<Array2<std::int64_t>> tokens;   // (moe layers) of (vocabulary, experts), or empty
   std::vector<Array2<std::int64_t>> sources;  // (moe layers) of (sources, experts)

@@ -104,7 +104,8 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
   const Index hidden = x.extent(1);
   {
     const auto phase = workspace_.timers.phase("router");
-    choose_experts(cell, step, sums, counts);
+    choose_experts(cell, step, sums);
+    if (counts != nullptr) count_choices(cell, *counts);
   }
   plan_exchange(cell.tokens);
   rows_ = take_rows(activations, exchange_rows(), hidden, gate_.stack.rows);
@@ -126,6 +127,7 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
     const auto phase = workspace_.timers.phase("experts");
     run_experts(outputs);
   }
+  if (workspace_.check != nullptr) check_experts(outputs);
   auto homeward = send_back(outputs, rows_.returned);
   finish(homeward);
   const auto phase = workspace_.timers.phase("combine");
@@ -134,8 +136,7 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
 }
 
 template <class T>
-void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
-                                 IntervalCounts* counts) {
+void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums) {
   const Index tokens = cell.tokens, k = moe_.top_k;
   routing_ = take_routing(workspace_.activations, moe_, tokens);
   const Activations::Scope scope(workspace_.activations);
@@ -143,6 +144,7 @@ void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step,
   // The router computes in Real<T>: a rounded logit would send tokens elsewhere.
   workspace_.matmul.template multiply_nt<Real<T>>(workspace_.in_real(x_),
                                                   workspace_.in_real(router_), scratch.logits);
+  if (workspace_.check != nullptr) workspace_.check->router<Real<T>>(scratch.logits);
   kernels::route_top_k<Real<T>>(scratch.logits, routing_.probability, choice_, routing_.gate_value,
                                 routing_.log_sum);
   kernels::count_copies(choice_, scratch.partial_counts, count_, routing_.position);
@@ -158,12 +160,15 @@ void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step,
   kernels::add_counts(count_, sums->counts(all, number_));
   kernels::add_statistic(router_sums_.probability_mass, sums->mass(all, number_));
   kernels::add_statistic(router_sums_.entropy, sums->entropy(all, number_));
-  if (counts == nullptr) return;
+}
+
+template <class T>
+void MoeLayer<T>::count_choices(const DeviceCell& cell, const IntervalCounts& counts) const {
   const auto layer = static_cast<std::size_t>(number_);
-  kernels::count_pairs(choice_, counts->pairs[layer]);
-  kernels::count_labelled(cell.source, choice_, counts->sources[layer]);
-  if (!counts->tokens.empty()) {
-    kernels::count_labelled(cell.token, choice_, counts->tokens[layer]);
+  kernels::count_pairs(choice_, counts.pairs[layer], counts.weight);
+  kernels::count_labelled(cell.source, choice_, counts.sources[layer], counts.weight);
+  if (!counts.tokens.empty()) {
+    kernels::count_labelled(cell.token, choice_, counts.tokens[layer], counts.weight);
   }
 }
 
@@ -259,6 +264,16 @@ void MoeLayer<T>::run_experts(const Array2<T>& y) {
   matmul.template grouped_nt<T>(inner, down_.stack, y, segments);
 }
 
+template <class T>
+void MoeLayer<T>::check_experts(const Array2<const T>& outputs) const {
+  const auto& local = placement_.experts_of(exchange_.communicator().rank());
+  for (const Segment& segment : all_segments()) {
+    workspace_.check->template expert<T>(local[static_cast<std::size_t>(segment.matrix)],
+                                         rows_of(outputs, segment.begin,
+                                                 segment.begin + segment.rows));
+  }
+}
+
 // A weight's gradient is summed over the cells as integers: one cell, a home rank, at a time, and a
 // few experts at a time, so that what is about to be summed is still in the cache.
 template <class T>
@@ -285,6 +300,7 @@ void MoeLayer<T>::add_weight_gradient(const Array2<const T>& d_out, const Array2
       workspace_.matmul.template grouped_tn<T>(d_out, in, dw, segments);
       kernels::GradientSum sum = weights.gradient;
       sum.sum = run_of(sum.sum, first * shape.stride, end * shape.stride);
+      sum.overflow = rows_of(sum.overflow, first, end);
       kernels::add_gradient<Real<T>>(run_of(scratch, 0, (end - first) * shape.stride), sum);
     }
   }

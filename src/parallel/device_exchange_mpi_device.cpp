@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/error.hpp"
 #include "parallel/device_exchange.hpp"
 
 namespace hearth {
@@ -38,6 +39,22 @@ class Parts {
   std::vector<T*> begin_;
 };
 
+// A message of rows: MPI itself objects to one that is longer than announced, not to a shorter one.
+struct Arriving {
+  int rank, bytes;
+};
+
+void check_arrived(const std::vector<Arriving>& messages, const std::vector<MPI_Status>& statuses) {
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    int bytes = 0;
+    MPI_Get_count(&statuses[i], MPI_BYTE, &bytes);
+    if (bytes != messages[i].bytes) {
+      throw failure("rows from rank ", messages[i].rank, " of the exchange: ", bytes,
+                    " bytes came, ", messages[i].bytes, " were announced");
+    }
+  }
+}
+
 // Elements that arrive before they are added: few enough for a cache.
 constexpr Index summed_elements = Index{1} << 17;
 
@@ -55,12 +72,14 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
   auto* to = reinterpret_cast<char*>(received.data());
   constexpr int tag = 0;
   std::vector<MPI_Request> requests;
+  std::vector<Arriving> arriving;  // of the first requests
   const MPI_Comm mpi = communicator_.mpi();
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     const Index bytes = received_rows[static_cast<std::size_t>(rank)] * row_bytes;
     if (rank != communicator_.rank()) {
       in_messages(bytes, limit, [&](Index begin, int count) {
         MPI_Irecv(to + begin, count, MPI_BYTE, rank, tag, mpi, &requests.emplace_back());
+        arriving.push_back({rank, count});
       });
     }
     to += bytes;
@@ -79,8 +98,14 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
     from += bytes;
     to += received_rows[r] * row_bytes;
   }
-  return Transfer([requests = std::move(requests)]() mutable {
-    MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
+  return Transfer([&communicator = communicator_, requests = std::move(requests),
+                   arriving = std::move(arriving)]() mutable {
+    std::vector<MPI_Status> statuses(requests.size());
+    {
+      const auto waiting = communicator.collective();
+      MPI_Waitall(static_cast<int>(requests.size()), requests.data(), statuses.data());
+    }
+    check_arrived(arriving, statuses);
   });
 }
 
@@ -89,6 +114,7 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
 void DeviceExchange::reduce_scatter(const Array1<std::int64_t>& values,
                                     const std::vector<Index>& counts) const {
   Kokkos::fence("reduce_scatter");
+  const auto waiting = communicator_.collective();
   const Communicator& c = communicator_;
   const Parts<std::int64_t> parts(values.data(), counts);
   const Index limit =
@@ -120,6 +146,7 @@ void DeviceExchange::reduce_scatter(const Array1<std::int64_t>& values,
 template <class T>
 void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index>& counts) const {
   Kokkos::fence("all_gather");
+  const auto waiting = communicator_.collective();
   const Communicator& c = communicator_;
   const Parts<T> parts(values.data(), counts);
   const Index limit = std::max<Index>(1, c.message_limit_bytes() / static_cast<Index>(sizeof(T)));

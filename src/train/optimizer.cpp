@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <type_traits>
 
 #include "kernels/convert.hpp"
@@ -74,8 +75,8 @@ void Optimizer<T>::initialize() {
 }
 
 template <class T>
-GradientReport Optimizer<T>::update(std::int64_t step) {
-  // The squared norm's two parts and the count of elements that could not be summed.
+GradientReport Optimizer<T>::update(std::int64_t step, std::int64_t unfit_losses) {
+  // The squared norm's two parts and the count of what could not be summed.
   std::array<std::int64_t, 3> sums = {0, 0, 0};
   for (const Owner owner : owners) {
     const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
@@ -84,16 +85,22 @@ GradientReport Optimizer<T>::update(std::int64_t step) {
     sums[0] += norm.high;
     sums[1] += norm.low;
   }
-  std::int64_t overflow = 0;
-  Kokkos::deep_copy(overflow, Kokkos::subview(parameters_.overflow(), 0));
-  sums[2] = overflow;
+  std::vector<std::int64_t> overflow = parameters_.overflow();
+  sums[2] = std::accumulate(overflow.begin(), overflow.end(), unfit_losses);
   world_.sum(sums);
-  GradientReport report{std::sqrt(kernels::SquaredNorm{sums[0], sums[1]}.value()), sums[2]};
-  if (!std::isfinite(report.norm)) ++report.overflow;  // the norm itself left its range
-  if (report.overflow > 0) return report;
+  GradientReport report{std::sqrt(kernels::SquaredNorm{sums[0], sums[1]}.value())};
+  report.applied = sums[2] == 0 && std::isfinite(report.norm);
+  if (!report.applied) {
+    world_.sum(overflow);
+    report.overflow = std::move(overflow);
+    ++skipped_.all;
+    ++skipped_.in_a_row;
+    return report;
+  }
+  skipped_.in_a_row = 0;
 
   const OptimizerConfig& o = config_.optimizer;
-  const auto t = static_cast<double>(step + 1);
+  const auto t = static_cast<double>(step + 1 - skipped_.all);
   const double scale = o.clip_norm > 0 ? std::min(1.0, o.clip_norm / (report.norm + 1e-6)) : 1.0;
   const kernels::AdamStep adam{learning_rate(config_, step),
                                o.beta1,

@@ -19,19 +19,32 @@ TEMPLATE_TEST_CASE("a gradient's terms are summed in units of 2^-50", "", float,
     g[201] = -1023.5;  // still fits
     g[400] = 1e30;
   }
-  GradientSum gradient{filled<std::int64_t>(elements, 5), filled<std::int64_t>(1, 0), cells};
+  GradientSum gradient{filled<std::int64_t>(elements, 5), filled_matrix<std::int64_t>(1, 2, 0),
+                       cells};
   add_gradient<T>(to_device<T>(g), gradient);
   add_gradient<T>(to_device<T>(g), gradient);
   std::vector<std::int64_t> expected;
-  std::int64_t overflow = 0;
+  std::vector<std::int64_t> overflow = {0, 0};  // not finite, too large
   for (const double value : g) {
     const auto term = reference::fixed_term(value, cells);
     expected.push_back(5 + 2 * term.value);
-    overflow += 2 * static_cast<int>(term.overflow);
+    if (term.overflow) overflow[std::isfinite(value) ? 1 : 0] += 2;
   }
   CHECK(to_host(gradient.sum) == expected);
-  CHECK(to_host(gradient.overflow)[0] == overflow);
-  if (elements > 500) CHECK(overflow == 8);
+  CHECK(to_host(gradient.overflow) == overflow);
+  if (elements > 500) CHECK(overflow == std::vector<std::int64_t>{4, 4});
+}
+
+TEST_CASE("gradients that cannot be summed are counted by slice") {
+  const Index slice = 2 * block_elements;
+  std::vector<double> g(static_cast<std::size_t>(3 * slice), 1e-3);
+  g[0] = g[4095] = std::numeric_limits<double>::quiet_NaN();
+  g[static_cast<std::size_t>(slice - 1)] = -1e9;
+  g[static_cast<std::size_t>(3 * slice - 1)] = std::numeric_limits<double>::infinity();
+  const GradientSum gradient{filled<std::int64_t>(3 * slice, 0), filled_matrix<std::int64_t>(3, 2, 0),
+                             1, slice};
+  add_gradient<float>(to_device<float>(g), gradient);
+  CHECK(to_host(gradient.overflow) == std::vector<std::int64_t>{2, 1, 0, 0, 1, 0});
 }
 
 TEST_CASE("rounding to fixed point goes to the nearest even number") {
