@@ -7,14 +7,14 @@ namespace hearth::kernels {
 
 // together[i][j] += `weight` times the tokens that chose both expert i and expert j; the diagonal
 // counts the tokens of each expert. A weight of -1 takes back what was counted.
-void count_pairs(const Array2<const int>& choice,        // (tokens, k)
-                 const Array2<std::int64_t>& together,   // (experts, experts)
+void count_pairs(const Array2<const int>& choice,       // (tokens, k)
+                 const Array2<std::int64_t>& together,  // (experts, experts)
                  std::int64_t weight = 1);
 
 // count[label[t]][choice[t][j]] += `weight`: by token id, or by data source.
-void count_labelled(const Array1<const int>& label,      // (tokens)
-                    const Array2<const int>& choice,     // (tokens, k)
-                    const Array2<std::int64_t>& count,   // (labels, experts)
+void count_labelled(const Array1<const int>& label,     // (tokens)
+                    const Array2<const int>& choice,    // (tokens, k)
+                    const Array2<std::int64_t>& count,  // (labels, experts)
                     std::int64_t weight = 1);
 
 // sum[label] += Σ value over each run of `run` consecutive tokens, which have one label (a

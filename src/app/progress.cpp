@@ -107,17 +107,16 @@ double Progress::show(const StepReport& report, const StepSums& layout) {
 
   std::ostringstream json;
   json << "{\"step\": " << report.step;
-  const std::pair<const char*, double> numbers[] = {
-      {"loss", report.loss},
-      {"cross_entropy", report.cross_entropy},
-      {"balance_loss", report.balance_loss},
-      {"z_loss", report.z_loss},
-      {"learning_rate", report.learning_rate},
-      {"gradient_norm", report.gradient_norm},
-      {"tokens", static_cast<double>(report.tokens)},
-      {"tokens_per_s", tokens_per_s},
-      {"busiest_over_mean", busiest},
-      {"skipped", report.fault ? 1 : 0}};
+  const std::pair<const char*, double> numbers[] = {{"loss", report.loss},
+                                                    {"cross_entropy", report.cross_entropy},
+                                                    {"balance_loss", report.balance_loss},
+                                                    {"z_loss", report.z_loss},
+                                                    {"learning_rate", report.learning_rate},
+                                                    {"gradient_norm", report.gradient_norm},
+                                                    {"tokens", static_cast<double>(report.tokens)},
+                                                    {"tokens_per_s", tokens_per_s},
+                                                    {"busiest_over_mean", busiest},
+                                                    {"skipped", report.fault ? 1 : 0}};
   for (const auto& [name, value] : numbers) {
     json << ", \"" << name << "\": " << json_number(value);
   }
@@ -130,7 +129,8 @@ double Progress::show(const StepReport& report, const StepSums& layout) {
   std::snprintf(line, sizeof line,
                 "step %lld/%lld  %s %.4f  %.0f tokens/s  %s left  busiest expert %.2f x mean",
                 static_cast<long long>(report.step), static_cast<long long>(config_.run.steps),
-                report.fault ? "skipped, loss" : "loss", report.loss, tokens_per_s, clock_text(left_s).c_str(), busiest);
+                report.fault ? "skipped, loss" : "loss", report.loss, tokens_per_s,
+                clock_text(left_s).c_str(), busiest);
   std::fprintf(stderr, live_ ? "\r%-100s" : "%s\n", line);
   std::fflush(stderr);
   open_line_ = live_;

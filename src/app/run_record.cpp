@@ -56,8 +56,9 @@ TrainingRecord::TrainingRecord(const std::vector<std::string>& sources) {
   file_.declare<double>("/learning_rate", step, scalar, "1", "of the step's update");
   file_.declare<double>("/gradient_norm", step, scalar, "1",
                         "of the whole gradient, before clipping; NaN where the step was skipped");
-  file_.declare<std::int64_t>("/skipped", step, scalar, "1",
-                              "1: loss or gradient were not finite or too large, no weight changed");
+  file_.declare<std::int64_t>(
+      "/skipped", step, scalar, "1",
+      "1: loss or gradient were not finite or too large, no weight changed");
   file_.declare<double>("/source_loss", step_source, by_source, nats,
                         "mean cross-entropy of each source's tokens; NaN where it had none, or not "
                         "finite ones");

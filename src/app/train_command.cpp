@@ -8,6 +8,7 @@
 #include "app/progress.hpp"
 #include "app/run_state.hpp"
 #include "app/signals.hpp"
+#include "app/watchdog.hpp"
 #include "io/output_directory.hpp"
 #include "model/compute_type.hpp"
 
@@ -94,6 +95,8 @@ Status train(const Config& config, const Communicator& world) {
   world.together([&] {
     if (world.is_first()) output = std::make_unique<OutputDirectory>(config.run.output);
   });
+  Pulse& pulse = *world.pulse();
+  const Watchdog watchdog(world, config.run.output + "/heartbeat", config.run.hang_timeout_s);
 
   // 3. The model, from a checkpoint or from the seed.
   Trainer<T> trainer(config, mesh, corpus->sources());
@@ -107,6 +110,7 @@ Status train(const Config& config, const Communicator& world) {
                    {"revision", header.revision},
                    {"data_identity", header.data_identity}}};
   std::int64_t step = 0;
+  pulse.enter({"resume", true});
   if (const auto resumed =
           resume(config, header.data_identity, world, checkpoints, trainer, &counts)) {
     step = resumed->step;
@@ -118,8 +122,10 @@ Status train(const Config& config, const Communicator& world) {
       records.routing.set_open_interval(resumed->open_interval);
     });
   } else {
+    pulse.enter({"initial weights"});
     trainer.optimizer().initialize();
   }
+  pulse.enter({"training"});
   const std::int64_t end = config.run.stop_step > 0
                                ? std::min(config.run.stop_step, config.run.steps)
                                : config.run.steps;
@@ -149,6 +155,7 @@ Status train(const Config& config, const Communicator& world) {
   };
   std::uint64_t checksum = 0;  // of the weights in the newest checkpoint
   const auto checkpoint = [&] {
+    const PulsePhase phase(pulse, {"checkpoint", true});
     std::vector<CounterTensor> open_counts = collect(counts, world);
     if (scheduled()) {
       const std::vector<std::int32_t> choices = probe.choices(trainer);
@@ -207,6 +214,7 @@ Status train(const Config& config, const Communicator& world) {
       last_write = Clock::now();
       if (step == end || stop) break;
     } else if (wish == 1) {
+      const PulsePhase phase(pulse, {"statistics files", true});
       world.together([&] {
         if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
       });

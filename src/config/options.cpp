@@ -112,7 +112,8 @@ std::vector<Option> option_table(Config& c) {
       {"optimizer.on_non_finite",
        &c.optimizer.on_non_finite,
        "",
-       "a step whose loss or gradient is not finite or too large ends the run, or changes no weight "
+       "a step whose loss or gradient is not finite or too large ends the run, or changes no "
+       "weight "
        "and is left out of the statistics",
        schedule,
        0,

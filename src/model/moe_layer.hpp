@@ -94,7 +94,7 @@ class MoeLayer {
 
   void choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums);
   void count_choices(const DeviceCell& cell, const IntervalCounts& counts) const;
-  void plan_exchange(Index tokens);
+  void plan_exchange(Index tokens, StepSums* sums);
   // Rows to their experts' ranks, or what became of them back home.
   DeviceExchange::Transfer send(const Array2<const T>& rows, const Array2<T>& received);
   DeviceExchange::Transfer send_back(const Array2<const T>& rows, const Array2<T>& returned);

@@ -73,13 +73,14 @@ kernels::GradientSum Parameters<T>::gradient(const std::string& name) const {
                       return info.alias_of == place.info->name;
                     });
   const std::vector<ArenaSlice>& slices = place.arena->layout.slices();
-  const auto first = std::find_if(slices.begin(), slices.end(), [&](const ArenaSlice& slice) {
-                       return slice.begin == place.begin;
-                     }) - slices.begin();
+  const auto first =
+      std::find_if(slices.begin(), slices.end(),
+                   [&](const ArenaSlice& slice) { return slice.begin == place.begin; }) -
+      slices.begin();
   const Index stride = padded_slice(*place.info);
   return {run_of(place.arena->gradients, place.begin, place.begin + place.elements),
-          rows_of(place.arena->overflow, first, first + kernels::whole_blocks(place.elements) *
-                                                           kernels::block_elements / stride),
+          rows_of(place.arena->overflow, first,
+                  first + kernels::whole_blocks(place.elements) * kernels::block_elements / stride),
           cells_ * static_cast<double>(uses), stride};
 }
 

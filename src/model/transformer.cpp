@@ -83,7 +83,7 @@ Array2<T> Transformer<T>::forward(const DeviceCell& cell, const StepTokens& step
   Array2<T> x = take_stream(activations, model_, cell.tokens);
   kernels::embed<T>(embedding_, cell.token, x);
   ForwardCheck* const check = workspace_.check;
-  if (check != nullptr) check->embedding<T>(x);
+  if (check != nullptr) check->template embedding<T>(x);
   for (Block& block : blocks_) {
     activations.enter(block.place);
     block.input = x;
@@ -93,14 +93,14 @@ Array2<T> Transformer<T>::forward(const DeviceCell& cell, const StepTokens& step
     }
     const Activations::Mark inside = activations.mark();
     forward(block, cell, step, sums, counts);
-    if (check != nullptr) check->block<T>(block.output);
+    if (check != nullptr) check->template block<T>(block.output);
     if (keep == Keep::inputs) activations.release(inside);
     x = block.output;
   }
   activations.enter("head");
   const Array2<T> normed = take_stream(activations, model_, cell.tokens);
   final_norm_.forward(x, normed);
-  if (check != nullptr) check->final_norm<T>(normed);
+  if (check != nullptr) check->template final_norm<T>(normed);
   return normed;
 }
 
@@ -113,7 +113,7 @@ void Transformer<T>::forward(Block& block, const DeviceCell& cell, const StepTok
     block.attention_norm.forward(block.input, stream.attention_input);
     Kokkos::deep_copy(Exec(), stream.middle, block.input);
     block.attention.forward(cell, stream.attention_input, stream.middle);
-    if (workspace_.check != nullptr) workspace_.check->attention<T>(stream.middle);
+    if (workspace_.check != nullptr) workspace_.check->template attention<T>(stream.middle);
   }
   const auto phase = workspace_.timers.phase("feed-forward");
   block.feed_forward_norm.forward(stream.middle, stream.feed_forward_input);

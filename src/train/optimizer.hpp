@@ -32,7 +32,7 @@ struct GradientReport {
 
 // Steps without an update.
 struct SkippedSteps {
-  std::int64_t all = 0;     // since the first step
+  std::int64_t all = 0;       // since the first step
   std::int64_t in_a_row = 0;  // the last ones
 };
 

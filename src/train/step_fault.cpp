@@ -79,8 +79,8 @@ std::string describe(const StepFault& fault, const TensorTable& table,
         first[t], first[t + 1], [&](std::size_t slice) { return fault.gradients[2 * slice]; },
         [&](std::size_t slice) { return fault.gradients[2 * slice + 1]; });
     if (found.slices.empty()) continue;
-    gradients.push_back(text(tensor_name(table[t], found.slices), " (",
-                             kinds(found.infinite, found.large), ")"));
+    gradients.push_back(
+        text(tensor_name(table[t], found.slices), " (", kinds(found.infinite, found.large), ")"));
   }
   for (std::size_t source = 0; source < sources.size(); ++source) {
     if (fault.losses[source] == 0) continue;

@@ -24,8 +24,8 @@ struct StepFault {
 };
 
 // One line: weights that are not finite, where the forward pass first met such values, whose losses
-// are not, and the gradients that are not or are too large, in the order in which backward comes by;
-// of each the first few.
+// are not, and the gradients that are not or are too large, in the order in which backward comes
+// by; of each the first few.
 [[nodiscard]] std::string describe(const StepFault& fault, const TensorTable& table,
                                    const std::vector<std::string>& sources);
 

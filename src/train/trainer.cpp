@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "kernels/statistics.hpp"
+#include "model/conservation.hpp"
 #include "train/schedule.hpp"
 #include "train/step_cells.hpp"
 #include "train/upload.hpp"
@@ -113,6 +114,8 @@ StepReport Trainer<T>::step(const std::vector<DeviceCell>& cells, std::int64_t s
   report.sums = HostArray1<std::int64_t>("step sums", sums_.values().extent(0));
   Kokkos::deep_copy(report.sums, sums_.values());
   mesh_.world.sum({report.sums.data(), report.sums.size()});
+  mesh_.world.sum(sums_.arrived());
+  check_step(sums_, report.sums, sums_.arrived(), tokens.tokens, tokens.targets, config_.moe.top_k);
   add_means(sums_, report.sums, report);
   if (!gradient.applied) {
     report.fault = diagnose(cells, std::move(gradient.overflow), counts);

@@ -43,8 +43,8 @@ class Trainer {
   // data are unfit.
   std::vector<DeviceCell> load(const Corpus& corpus, std::int64_t step);
 
-  // Forward and backward of the cells, sum, update. `counts` may be null; a step with a fault is not
-  // counted there.
+  // Forward and backward of the cells, sum, update. `counts` may be null; a step with a fault is
+  // not counted there.
   StepReport step(const std::vector<DeviceCell>& cells, std::int64_t step, IntervalCounts* counts);
 
   // Mean loss of each source over `batches` global batches of it (0: all there are) of a corpus of

@@ -41,8 +41,8 @@ TEST_CASE("gradients that cannot be summed are counted by slice") {
   g[0] = g[4095] = std::numeric_limits<double>::quiet_NaN();
   g[static_cast<std::size_t>(slice - 1)] = -1e9;
   g[static_cast<std::size_t>(3 * slice - 1)] = std::numeric_limits<double>::infinity();
-  const GradientSum gradient{filled<std::int64_t>(3 * slice, 0), filled_matrix<std::int64_t>(3, 2, 0),
-                             1, slice};
+  const GradientSum gradient{filled<std::int64_t>(3 * slice, 0),
+                             filled_matrix<std::int64_t>(3, 2, 0), 1, slice};
   add_gradient<float>(to_device<float>(g), gradient);
   CHECK(to_host(gradient.overflow) == std::vector<std::int64_t>{2, 1, 0, 0, 1, 0});
 }
