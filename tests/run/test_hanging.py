@@ -31,6 +31,14 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
+def assert_ended(pids: list[int]) -> None:
+    """No process is left, or will be in a moment."""
+    limit = time.monotonic() + SLACK_S
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
 def ranks_of(mpirun: subprocess.Popen[str]) -> list[int]:
     """Process ids of the ranks that an mpirun has started, in their order."""
     children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children").read_text().split()
@@ -38,10 +46,10 @@ def ranks_of(mpirun: subprocess.Popen[str]) -> list[int]:
 
 
 def rank_number(pid: int) -> int:
-    """A process's rank, from the environment that its launcher gave it."""
-    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    (rank,) = [v[21:] for v in environment if v.startswith(b"OMPI_COMM_WORLD_RANK=")]
-    return int(rank)
+    """A process's rank, from the environment that its launcher gave it; -1: not yet."""
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    found = re.search(rb"\0OMPI_COMM_WORLD_RANK=(\d+)", environment)
+    return int(found[1]) if found else -1
 
 
 @contextmanager
@@ -56,9 +64,10 @@ def running(command: Command, ranks: int, *arguments: str) -> Iterator[subproces
     pids: list[int] = []
     try:
         limit = time.monotonic() + PATIENCE_S
-        while len(pids) < ranks and time.monotonic() < limit:
-            pids = ranks_of(process)
+        while [rank_number(pid) for pid in pids] != list(range(ranks)):
+            assert time.monotonic() < limit
             time.sleep(0.02)
+            pids = ranks_of(process)
         yield process
     finally:
         for pid in pids:
@@ -103,7 +112,7 @@ def test_stopped_rank(
             error,
         )
         assert found, error
-        assert not any(alive(pid) for pid in pids)
+        assert_ended(pids)
 
     again = launch(ranks, "train", str(tiny.deck), "--run.stop_step=100000", "--run.steps=100000",
                    "--run.walltime_s=0.5")  # fmt: skip
@@ -178,7 +187,7 @@ def test_killed_rank(command: Command, launch: Launch, tiny: TinyRun, killed: in
         _, stderr = process.communicate(timeout=PATIENCE_S)
         assert time.monotonic() - start < TIMEOUT_S + SLACK_S
         assert process.returncode not in (0, 75), stderr
-        assert not any(alive(pid) for pid in pids)
+        assert_ended(pids)
     again = launch(2, "train", str(tiny.deck), *LONG[:2], "--run.walltime_s=0.5")
     assert again.returncode == 75 and "resumed from" in again.stderr, again.stderr
 
@@ -193,6 +202,18 @@ def freeze_thread(thread: int) -> None:
             pytest.skip(f"ptrace: {os.strerror(ctypes.get_errno())}")
 
 
+def await_end_of_traced(thread: int) -> None:
+    """Its end is told to the one who traces it before its parent, and must be taken note of."""
+    limit = time.monotonic() + PATIENCE_S
+    wall = 0x40000000
+    while True:
+        pid, status = os.waitpid(thread, os.WNOHANG | wall)
+        if pid == thread and not os.WIFSTOPPED(status):
+            return
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(("ranks", "stuck"), [(1, 0), (2, 0), (3, 1)])
 def test_main_thread_that_does_not_move(
     command: Command, tiny: TinyRun, ranks: int, stuck: int
@@ -202,6 +223,7 @@ def test_main_thread_that_does_not_move(
         wait_for_checkpoint(tiny.output, process)
         pids = ranks_of(process)
         freeze_thread(pids[stuck])  # a process's first thread has its number
+        await_end_of_traced(pids[stuck])
         _, stderr = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1, stderr
         (error,) = errors(stderr)
