@@ -179,7 +179,8 @@ void experts_pass(const Config& config, const Measure& measure, const std::vecto
           [&] { matmul.grouped_nn<T>(y, stack, x, segments); });
   measure("experts: one weight gradient", flops,
           [&] { matmul.grouped_tn<T>(y, x, sums, segments); });
-  const Array1<std::int64_t> fixed("sum", gradients.size()), overflow("overflow", 1);
+  const Array1<std::int64_t> fixed("sum", gradients.size());
+  const Array2<std::int64_t> overflow("overflow", 1, 2);
   measure("gradient sum of one stack", 0, [&] {
     add_gradient<Real<T>>(Array1<const Real<T>>(gradients.data(), gradients.size()),
                           GradientSum<Real<T>>{{fixed, {}}, overflow, 1});

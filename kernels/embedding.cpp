@@ -44,7 +44,10 @@ void embed_backward(const Array2<const T>& dx, const Array1<const int>& token,
         std::int64_t* to = gradient.sum.fixed.data() + t * hidden + first;
         std::int64_t overflow = 0;
         for (int c = 0; c < columns; ++c) overflow += add_term(to[c], sum[c], gradient.cells);
-        if (overflow > 0) Kokkos::atomic_add(&gradient.overflow(0), overflow);
+        if (overflow == 0) return;
+        std::int64_t infinite = 0;
+        for (int c = 0; c < columns; ++c) infinite += Kokkos::isfinite(sum[c]) ? 0 : 1;
+        note_overflow(gradient, 0, overflow, infinite);
       });
 }
 

@@ -24,6 +24,7 @@ void add_plain(const Array1<const R>& g, const Array1<R>& sum) {
 template <class R>
 void add_gradient(const Array1<const R>& g, const GradientSum<R>& gradient) {
   if (gradient.is_plain()) return add_plain(g, gradient.sum.plain);
+  static_assert(block_elements % chunk_elements == 0);  // a chunk lies in one slice
   assert(gradient.sum.fixed.extent(0) >= g.extent(0));
   for_chunks(
       "add_gradient", g.extent(0),
@@ -36,8 +37,14 @@ void add_gradient(const Array1<const R>& g, const GradientSum<R>& gradient) {
             Kokkos::ThreadVectorRange(member, begin, end),
             [&](const Index i, std::int64_t& count) { count += add_term(to[i], from[i], cells); },
             overflow);
+        if (overflow == 0) return;
+        std::int64_t infinite = 0;
+        Kokkos::parallel_reduce(
+            Kokkos::ThreadVectorRange(member, begin, end),
+            [&](const Index i, std::int64_t& count) { count += Kokkos::isfinite(from[i]) ? 0 : 1; },
+            infinite);
         Kokkos::single(Kokkos::PerThread(member), [&]() {
-          if (overflow > 0) Kokkos::atomic_add(&gradient.overflow(0), overflow);
+          note_overflow(gradient, begin / gradient.slice_elements, overflow, infinite);
         });
       });
 }
@@ -51,7 +58,6 @@ void add_statistic(const Array1<const double>& value, const Array1<std::int64_t>
 
 template <class G>
 SquaredNorm squared_norm(const Array1<const G>& gradient) {
-  static_assert(block_elements % chunk_elements == 0);
   const Index blocks = whole_blocks(gradient.extent(0));
   assert(static_cast<Index>(gradient.extent(0)) == blocks * block_elements);
   constexpr double largest = 0x1p38;  // what a block of fixed-point sums can have at most

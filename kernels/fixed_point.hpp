@@ -2,6 +2,8 @@
 // added as 64-bit integers. Section "Order-free sums" of docs/equations.md.
 #pragma once
 
+#include <limits>
+
 #include "base/types.hpp"
 
 namespace hearth::kernels {
@@ -37,12 +39,15 @@ struct GradientArray {
 template <class R>
 struct GradientSum {
   GradientArray<R> sum;
-  Array1<std::int64_t> overflow;  // (1): elements that were not finite or too large
+  Array2<std::int64_t> overflow;  // (slices, 2): elements that were not finite, were too large
   double cells = 1;               // terms that the whole sum has (cells times uses), for the limit
+  Index slice_elements = std::numeric_limits<Index>::max();  // of `sum`, whole blocks
 
   [[nodiscard]] bool is_plain() const { return sum.plain.is_allocated(); }
+  // Elements [begin, end): whole slices, or some of one.
   [[nodiscard]] GradientSum part(Index begin, Index end) const {
-    return {sum.part(begin, end), overflow, cells};
+    const Index first = begin / slice_elements, last = (end - 1) / slice_elements + 1;
+    return {sum.part(begin, end), rows_of(overflow, first, last), cells, slice_elements};
   }
 };
 
@@ -52,14 +57,15 @@ KOKKOS_INLINE_FUNCTION std::int64_t to_fixed(double value, double unit) {
 }
 
 // sum += value in units of `unit`, for a statistic, whose range nobody has checked: a value that is
-// not finite or too large counts as ±2⁶² units. A gradient with such values ends the run.
-KOKKOS_INLINE_FUNCTION void add_statistic_term(std::int64_t& sum, double value, double unit) {
+// not finite or too large counts as ±2⁶² units. Returns whether it was neither.
+KOKKOS_INLINE_FUNCTION bool add_statistic_term(std::int64_t& sum, double value, double unit) {
   const double limit = 0x1p62;
   const bool fits = Kokkos::fabs(value / unit) < limit;  // false for NaN too
   const std::int64_t term = to_fixed(fits ? value : Kokkos::copysign(limit * unit, value), unit);
   // Unsigned, since several such terms wrap around.
   sum =
       static_cast<std::int64_t>(static_cast<std::uint64_t>(sum) + static_cast<std::uint64_t>(term));
+  return fits;
 }
 
 // One term of a gradient: false if it is not finite or too large to be summed.
@@ -72,6 +78,15 @@ KOKKOS_INLINE_FUNCTION int add_term(std::int64_t& sum, double g, double cells) {
   const bool possible = representable(g, cells);
   sum += to_fixed(possible ? g : 0.0, gradient_unit);
   return possible ? 0 : 1;
+}
+
+// Notes that `elements` of a slice's gradient could not be added, of which `infinite` were not
+// finite.
+template <class R>
+KOKKOS_INLINE_FUNCTION void note_overflow(const GradientSum<R>& gradient, Index slice,
+                                          std::int64_t elements, std::int64_t infinite) {
+  if (infinite > 0) Kokkos::atomic_add(&gradient.overflow(slice, 0), infinite);
+  if (elements > infinite) Kokkos::atomic_add(&gradient.overflow(slice, 1), elements - infinite);
 }
 
 // sum[i] += g[i]; in fixed point, elements that cannot be added are counted instead. R is float or

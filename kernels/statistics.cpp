@@ -2,31 +2,33 @@
 
 namespace hearth::kernels {
 
-void count_pairs(const Array2<const int>& choice, const Array2<std::int64_t>& together) {
+void count_pairs(const Array2<const int>& choice, const Array2<std::int64_t>& together,
+                 std::int64_t weight) {
   const int k = static_cast<int>(choice.extent(1));
   Kokkos::parallel_for(
       "count_pairs", Kokkos::RangePolicy<Exec>(0, choice.extent(0)), KOKKOS_LAMBDA(const Index t) {
         for (int i = 0; i < k; ++i) {
           for (int j = 0; j < k; ++j) {
-            Kokkos::atomic_inc(&together(choice(t, i), choice(t, j)));
+            Kokkos::atomic_add(&together(choice(t, i), choice(t, j)), weight);
           }
         }
       });
 }
 
 void count_labelled(const Array1<const int>& label, const Array2<const int>& choice,
-                    const Array2<std::int64_t>& count) {
+                    const Array2<std::int64_t>& count, std::int64_t weight) {
   const int k = static_cast<int>(choice.extent(1));
   Kokkos::parallel_for(
       "count_labelled", Kokkos::RangePolicy<Exec>(0, choice.extent(0)),
       KOKKOS_LAMBDA(const Index t) {
-        for (int j = 0; j < k; ++j) Kokkos::atomic_inc(&count(label(t), choice(t, j)));
+        for (int j = 0; j < k; ++j) Kokkos::atomic_add(&count(label(t), choice(t, j)), weight);
       });
 }
 
 void sum_labelled(Index run, const Array1<const int>& label, const Array1<const int>& target,
                   const Array1<const double>& value, const Array1<std::int64_t>& sum,
-                  const Array1<std::int64_t>& tokens, double unit) {
+                  const Array1<std::int64_t>& tokens, const Array1<std::int64_t>& unfit,
+                  double unit) {
   const Index runs = run == 0 ? 0 : static_cast<Index>(label.extent(0)) / run;
   Kokkos::parallel_for(
       "sum_labelled", Kokkos::RangePolicy<Exec>(0, runs), KOKKOS_LAMBDA(const Index r) {
@@ -38,7 +40,7 @@ void sum_labelled(Index run, const Array1<const int>& label, const Array1<const 
           ++count;
         }
         std::int64_t term = 0;
-        add_statistic_term(term, total, unit);
+        if (!add_statistic_term(term, total, unit)) Kokkos::atomic_inc(&unfit(label(r * run)));
         Kokkos::atomic_add(&sum(label(r * run)), term);
         Kokkos::atomic_add(&tokens(label(r * run)), count);
       });
@@ -50,7 +52,7 @@ std::int64_t count_non_finite(const Array1<const T>& values) {
   Kokkos::parallel_reduce(
       "count_non_finite", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(values.extent(0))),
       KOKKOS_LAMBDA(const Index i, std::int64_t& partial) {
-        partial += Kokkos::isfinite(values(i)) ? 0 : 1;
+        partial += Kokkos::isfinite(static_cast<Real<T>>(values(i))) ? 0 : 1;
       },
       count);
   return count;
@@ -62,6 +64,7 @@ void add_counts(const Array1<const int>& count, const Array1<std::int64_t>& tota
       KOKKOS_LAMBDA(const Index i) { total(i) += count(i); });
 }
 
+template std::int64_t count_non_finite<bfloat16>(const Array1<const bfloat16>&);
 template std::int64_t count_non_finite<float>(const Array1<const float>&);
 template std::int64_t count_non_finite<double>(const Array1<const double>&);
 

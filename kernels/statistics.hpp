@@ -5,24 +5,28 @@
 
 namespace hearth::kernels {
 
-// together[i][j] += tokens that chose both expert i and expert j; the diagonal counts the tokens
-// of each expert.
-void count_pairs(const Array2<const int>& choice,        // (tokens, k)
-                 const Array2<std::int64_t>& together);  // (experts, experts)
+// together[i][j] += `weight` times the tokens that chose both expert i and expert j; the diagonal
+// counts the tokens of each expert. A weight of -1 takes back what was counted.
+void count_pairs(const Array2<const int>& choice,       // (tokens, k)
+                 const Array2<std::int64_t>& together,  // (experts, experts)
+                 std::int64_t weight = 1);
 
-// count[label[t]][choice[t][j]] += 1: by token id, or by data source.
-void count_labelled(const Array1<const int>& label,      // (tokens)
-                    const Array2<const int>& choice,     // (tokens, k)
-                    const Array2<std::int64_t>& count);  // (labels, experts)
+// count[label[t]][choice[t][j]] += `weight`: by token id, or by data source.
+void count_labelled(const Array1<const int>& label,     // (tokens)
+                    const Array2<const int>& choice,    // (tokens, k)
+                    const Array2<std::int64_t>& count,  // (labels, experts)
+                    std::int64_t weight = 1);
 
 // sum[label] += Σ value over each run of `run` consecutive tokens, which have one label (a
 // sequence and its data source), summed in fp64 in order and then in units of `unit`;
-// tokens[label] += its tokens. Tokens whose target is masked (below zero) are left out.
+// tokens[label] += its tokens. Tokens whose target is masked (below zero) are left out. A run whose
+// sum is not finite or too large for an integer is counted in unfit[label].
 void sum_labelled(Index run, const Array1<const int>& label,  // (tokens)
                   const Array1<const int>& target,            // (tokens)
                   const Array1<const double>& value,          // (tokens)
                   const Array1<std::int64_t>& sum,            // (labels)
                   const Array1<std::int64_t>& tokens,         // (labels)
+                  const Array1<std::int64_t>& unfit,          // (labels)
                   double unit = statistic_unit);
 
 // Elements that are infinite or not a number.

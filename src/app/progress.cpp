@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -33,6 +34,15 @@ std::string kept_lines(const std::string& file, std::int64_t step) {
     if (std::atoll(line.c_str() + colon + 2) <= step) kept += line + "\n";
   }
   return kept;
+}
+
+// JSON has no word for not-a-number.
+std::string json_number(double value) {
+  if (!std::isfinite(value)) return "null";
+  std::ostringstream stream;
+  stream.precision(10);
+  stream << value;
+  return stream.str();
 }
 
 std::string clock_text(double seconds) {
@@ -97,24 +107,31 @@ double Progress::show(const StepReport& report, const StepSums& layout) {
   const double busiest = busiest_over_mean(report, layout);
 
   std::ostringstream json;
-  json.precision(10);
-  json << "{\"step\": " << report.step << ", \"loss\": " << report.loss
-       << ", \"cross_entropy\": " << report.cross_entropy
-       << ", \"balance_loss\": " << report.balance_loss << ", \"z_loss\": " << report.z_loss
-       << ", \"learning_rate\": " << report.learning_rate
-       << ", \"gradient_norm\": " << report.gradient_norm << ", \"tokens\": " << report.tokens
-       << ", \"weights_checksum\": \"" << checksum_text(report.weights_checksum)
-       << "\", \"tokens_per_s\": " << tokens_per_s << ", \"busiest_over_mean\": " << busiest
-       << "}\n";
+  json << "{\"step\": " << report.step;
+  const std::pair<const char*, double> numbers[] = {{"loss", report.loss},
+                                                    {"cross_entropy", report.cross_entropy},
+                                                    {"balance_loss", report.balance_loss},
+                                                    {"z_loss", report.z_loss},
+                                                    {"learning_rate", report.learning_rate},
+                                                    {"gradient_norm", report.gradient_norm},
+                                                    {"tokens", static_cast<double>(report.tokens)},
+                                                    {"tokens_per_s", tokens_per_s},
+                                                    {"busiest_over_mean", busiest},
+                                                    {"skipped", report.fault ? 1 : 0}};
+  for (const auto& [name, value] : numbers) {
+    json << ", \"" << name << "\": " << json_number(value);
+  }
+  json << ", \"weights_checksum\": \"" << checksum_text(report.weights_checksum) << "\"}\n";
   log(json.str());
 
   const bool due = report.step % config_.run.log_every == 0 || report.step == last_step;
   if (!live_ && !due) return step_s;
   char line[160];
   std::snprintf(line, sizeof line,
-                "step %lld/%lld  loss %.4f  %.0f tokens/s  %s left  busiest expert %.2f x mean",
+                "step %lld/%lld  %s %.4f  %.0f tokens/s  %s left  busiest expert %.2f x mean",
                 static_cast<long long>(report.step), static_cast<long long>(config_.run.steps),
-                report.loss, tokens_per_s, clock_text(left_s).c_str(), busiest);
+                report.fault ? "skipped, loss" : "loss", report.loss, tokens_per_s,
+                clock_text(left_s).c_str(), busiest);
   std::fprintf(stderr, live_ ? "\r%-100s" : "%s\n", line);
   std::fflush(stderr);
   open_line_ = live_;

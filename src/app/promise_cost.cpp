@@ -49,7 +49,7 @@ SumTimes sum_times() {
   using R = Real<T>;
   const auto all = zeroed<Array1<G>>("sums", summed);
   const auto term = zeroed<Array1<R>>("term", scratch);
-  const Array1<std::int64_t> overflow("overflow", 1);
+  const Array2<std::int64_t> overflow("overflow", 1, 2);
   kernels::GradientSum<R> sum{{}, overflow, 1};
   if constexpr (std::is_same_v<G, std::int64_t>) {
     sum.sum.fixed = all;

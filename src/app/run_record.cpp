@@ -55,11 +55,15 @@ TrainingRecord::TrainingRecord(const std::vector<std::string>& sources) {
   file_.declare<double>("/z_loss", step, scalar, "1", "coefficient included, summed over layers");
   file_.declare<double>("/learning_rate", step, scalar, "1", "of the step's update");
   file_.declare<double>("/gradient_norm", step, scalar, "1",
-                        "of the whole gradient, before clipping");
+                        "of the whole gradient, before clipping; NaN where the step was skipped");
+  file_.declare<std::int64_t>(
+      "/skipped", step, scalar, "1",
+      "1: loss or gradient were not finite or too large, no weight changed");
   file_.declare<std::uint64_t>("/weights_checksum", step, scalar, "1",
                                "of all weights after the step, the same on any layout");
   file_.declare<double>("/source_loss", step_source, by_source, nats,
-                        "mean cross-entropy of each source's tokens; NaN where it had none");
+                        "mean cross-entropy of each source's tokens; NaN where it had none, or not "
+                        "finite ones");
   file_.declare<std::int64_t>("/source_tokens", step_source, by_source, "tokens",
                               "target tokens of each source");
   file_.declare<std::int64_t>("/validation_step", validation, scalar, "steps",
@@ -76,7 +80,8 @@ void TrainingRecord::add(const StepReport& report, const StepSums& layout, doubl
   for (Index s = 0; s < layout.sources(); ++s) {
     const std::int64_t count = layout.tokens(report.sums)(s);
     const double sum = in_units(layout.loss(report.sums)(s), kernels::statistic_unit);
-    sources.add(count, sum / static_cast<double>(count));
+    const bool unfit = report.fault && report.fault->losses[static_cast<std::size_t>(s)] > 0;
+    sources.add(count, unfit ? absent : sum / static_cast<double>(count));
   }
   file_.append<std::int64_t>("/step", {report.step});
   file_.append<std::int64_t>("/tokens", {report.tokens});
@@ -87,6 +92,7 @@ void TrainingRecord::add(const StepReport& report, const StepSums& layout, doubl
   file_.append<double>("/learning_rate", {report.learning_rate});
   file_.append<double>("/gradient_norm", {report.gradient_norm});
   file_.append<std::uint64_t>("/weights_checksum", {report.weights_checksum});
+  file_.append<std::int64_t>("/skipped", {report.fault ? 1 : 0});
   file_.append("/source_loss", sources.loss);
   file_.append("/source_tokens", sources.tokens);
   file_.append<double>("/timing/step_seconds", {seconds});
@@ -172,8 +178,10 @@ void RoutingRecord::add(const StepReport& report, const StepSums& layout) {
   open_.resize(report.sums.extent(0) + 1, 0);
   // Sums by data source have their rows by step. Over an interval those of losses need not fit.
   const auto first = static_cast<std::size_t>(layout.layers_begin());
-  for (std::size_t i = first; i < report.sums.extent(0); ++i) open_[i] += report.sums(i);
-  ++open_.back();
+  if (!report.fault) {
+    for (std::size_t i = first; i < report.sums.extent(0); ++i) open_[i] += report.sums(i);
+    ++open_.back();
+  }
   if (report.step % config_.statistics.every_steps == 0) close_interval(report.step, layout);
 }
 

@@ -35,7 +35,8 @@ class RoutingRecord {
   RoutingRecord(const Config& config, const std::vector<std::string>& sources,
                 const std::vector<std::int32_t>& probe_tokens);
 
-  // Adds a step to the open interval; closes it where the step is a multiple of every_steps.
+  // Adds a step to the open interval, unless it was skipped; closes it where the step is a multiple
+  // of every_steps.
   void add(const StepReport& report, const StepSums& layout);
 
   // Adds a row by checkpoint: the counts since the row before, in the datasets of their names, and

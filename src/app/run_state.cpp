@@ -18,11 +18,29 @@ CounterTensor interval_tensor(const StepSums& layout, std::vector<std::int64_t> 
   return {"open_interval", {sums + 1}, {"sum"}, std::move(values)};
 }
 
+constexpr const char* skipped_name = "skipped_steps";
+
+CounterTensor skipped_tensor(std::vector<std::int64_t> values) {
+  return {skipped_name, {2}, {"all, in a row"}, std::move(values)};
+}
+
+// Those that the first rank has read, on every rank.
+SkippedSteps skipped_steps(const std::vector<CounterTensor>& tensors, const Communicator& world) {
+  SkippedSteps skipped;
+  for (const CounterTensor& tensor : tensors) {
+    if (tensor.name == skipped_name && tensor.values.size() == 2) {
+      skipped = {tensor.values[0], tensor.values[1]};
+    }
+  }
+  return {world.max(skipped.all), world.max(skipped.in_a_row)};
+}
+
 // What a checkpoint holds of the statistics that this run may have open: a row by checkpoint was
 // written with it where it holds no counts.
 std::vector<CounterTensor> wanted_tensors(const CheckpointHeader& header, const StepSums& layout,
                                           const IntervalCounts& counts) {
   std::vector<CounterTensor> tensors = expert_count_tensors(counts);
+  tensors.push_back(skipped_tensor({}));
   std::erase_if(tensors, [&](const CounterTensor& tensor) {
     return std::find(header.counters.begin(), header.counters.end(), tensor.name) ==
            header.counters.end();
@@ -75,6 +93,8 @@ std::uint64_t begin_save(CheckpointWriter<Real<T>>& writer, const std::string& p
                          const CheckpointHeader& header, Trainer<T>& trainer,
                          const std::vector<std::int64_t>& open_interval,
                          std::vector<CounterTensor> counts) {
+  const SkippedSteps& skipped = trainer.optimizer().skipped();
+  counts.push_back(skipped_tensor({skipped.all, skipped.in_a_row}));
   counts.push_back(interval_tensor(trainer.sums(), open_interval));
   return writer.begin(path, header, trainer.parameters().table(), tensor_parts(trainer, true),
                       counts);
@@ -134,6 +154,7 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
       continue;
     }
     trainer.optimizer().spread_weights();
+    trainer.optimizer().set_skipped(skipped_steps(tensors, world));
     Resumed resumed{step, path, {}};
     if (counts != nullptr && world.is_first()) {
       restore(tensors, *counts);

@@ -10,6 +10,7 @@
 #include "app/progress.hpp"
 #include "app/run_state.hpp"
 #include "app/signals.hpp"
+#include "app/watchdog.hpp"
 #include "io/output_directory.hpp"
 #include "model/compute_type.hpp"
 
@@ -59,6 +60,21 @@ std::string validation_line(std::int64_t step, const std::vector<SourceLoss>& lo
   return line.str();
 }
 
+// Whether a run goes on after `skipped` steps.
+bool may_skip(const OptimizerConfig& optimizer, const SkippedSteps& skipped) {
+  return optimizer.on_non_finite == "skip" && skipped.in_a_row < optimizer.skip_limit;
+}
+
+std::string stop_line(const OptimizerConfig& optimizer, std::int64_t step, const std::string& why) {
+  const bool skips = optimizer.on_non_finite == "skip";
+  return text("step ", step, ": ", why,
+              skips ? text("; step ", optimizer.skip_limit, " in a row, as many as ",
+                           "optimizer.skip_limit allows")
+                    : text(""),
+              "; lower optimizer.learning_rate, look at the data",
+              skips ? "" : ", or set optimizer.on_non_finite = skip");
+}
+
 template <class T>
 Status train(const Config& config, const Communicator& world) {
   const Clock::time_point start = Clock::now();
@@ -83,6 +99,8 @@ Status train(const Config& config, const Communicator& world) {
   world.together([&] {
     if (world.is_first()) output = std::make_unique<OutputDirectory>(config.run.output);
   });
+  Pulse& pulse = *world.pulse();
+  const Watchdog watchdog(world, config.run.output + "/heartbeat", config.run.hang_timeout_s);
 
   // 3. The model, from a checkpoint or from the seed.
   Trainer<T> trainer(config, mesh, corpus->sources());
@@ -96,6 +114,7 @@ Status train(const Config& config, const Communicator& world) {
                    {"revision", header.revision},
                    {"data_identity", header.data_identity}}};
   std::int64_t step = 0;
+  pulse.enter({"resume", true});
   if (const auto resumed =
           resume(config, header.data_identity, world, checkpoints, trainer, &counts)) {
     step = resumed->step;
@@ -107,8 +126,10 @@ Status train(const Config& config, const Communicator& world) {
       records.routing.set_open_interval(resumed->open_interval);
     });
   } else {
+    pulse.enter({"initial weights"});
     trainer.optimizer().initialize();
   }
+  pulse.enter({"training"});
   const std::int64_t end = config.run.stop_step > 0
                                ? std::min(config.run.stop_step, config.run.steps)
                                : config.run.steps;
@@ -142,12 +163,14 @@ Status train(const Config& config, const Communicator& world) {
   std::uint64_t checksum = 0;  // of the weights in the newest checkpoint
   const auto finish_checkpoint = [&] {
     if (!writer.is_open()) return;
+    const PulsePhase phase(pulse, {"checkpoint", true});
     writer.finish();
     world.together([&] {
       if (world.is_first()) output->prune(config.checkpoint.keep);
     });
   };
   const auto checkpoint = [&] {
+    const PulsePhase phase(pulse, {"checkpoint", true});
     finish_checkpoint();  // the one before
     std::vector<CounterTensor> open_counts = collect(counts, world);
     if (scheduled()) {
@@ -175,12 +198,14 @@ Status train(const Config& config, const Communicator& world) {
     while (true) {
       const Clock::time_point step_start = Clock::now();
       const StepReport report = trainer.step(trainer.load(*corpus, step), step, &counts);
-      if (report.overflow > 0) {
-        throw CollectiveError(
-            static_cast<int>(Status::failure),
-            text("step ", report.step, ": ", report.overflow,
-                 " elements of the gradient are not finite or too large (gradient norm ",
-                 report.gradient_norm, "); lower optimizer.learning_rate or look at the data"));
+      if (report.fault) {
+        const std::string why =
+            describe(*report.fault, trainer.parameters().table(), corpus->names());
+        if (!may_skip(config.optimizer, trainer.optimizer().skipped())) {
+          throw CollectiveError(static_cast<int>(Status::failure),
+                                stop_line(config.optimizer, report.step, why));
+        }
+        if (world.is_first()) progress->say(text("step ", report.step, " skipped: ", why));
       }
       ++step;
 
@@ -213,6 +238,7 @@ Status train(const Config& config, const Communicator& world) {
           break;
         }
       } else if (wish > 0) {
+        const PulsePhase phase(pulse, {"statistics files", true});
         world.together([&] {
           if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
         });

@@ -5,7 +5,9 @@
 namespace hearth {
 
 PhaseTimers::Scope::Scope(PhaseTimers& timers, const char* name)
-    : total_s_(timers.totals_s_[name]), start_(std::chrono::steady_clock::now()) {
+    : total_s_(timers.totals_s_[name]),
+      pulse_(*timers.pulse_, {name}),
+      start_(std::chrono::steady_clock::now()) {
   Kokkos::Profiling::pushRegion(name);
 }
 

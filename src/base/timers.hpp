@@ -4,12 +4,19 @@
 
 #include <chrono>
 #include <map>
+#include <memory>
 #include <string>
+
+#include "base/pulse.hpp"
 
 namespace hearth {
 
 class PhaseTimers {
  public:
+  // Phases are entered in `pulse` too.
+  explicit PhaseTimers(std::shared_ptr<Pulse> pulse = std::make_shared<Pulse>())
+      : pulse_(std::move(pulse)) {}
+
   // Counts the time from its construction to its destruction. Phases may nest; an outer phase's
   // time includes its inner ones.
   class Scope {
@@ -21,6 +28,7 @@ class PhaseTimers {
 
    private:
     double& total_s_;
+    PulsePhase pulse_;
     std::chrono::steady_clock::time_point start_;
   };
 
@@ -30,6 +38,7 @@ class PhaseTimers {
   [[nodiscard]] const std::map<std::string, double>& totals_s() const { return totals_s_; }
 
  private:
+  std::shared_ptr<Pulse> pulse_;
   std::map<std::string, double> totals_s_;
 };
 

@@ -17,6 +17,7 @@ struct RunConfig {
   double walltime_s = 0;
   double walltime_margin_s = 60;
   std::int64_t log_every = 1;
+  double hang_timeout_s = 600;
 };
 
 inline constexpr std::int64_t largest_head_width = 256;  // that the attention kernels take
@@ -72,6 +73,8 @@ struct OptimizerConfig {
   double epsilon = 1e-8;
   double weight_decay = 0.01;
   double clip_norm = 1.0;
+  std::string on_non_finite = "stop";
+  std::int64_t skip_limit = 10;
 };
 
 struct DataConfig {

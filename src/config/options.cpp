@@ -31,6 +31,10 @@ std::vector<Option> option_table(Config& c) {
        free, 0},
       {"run.log_every", &c.run.log_every, "steps",
        "steps between two progress lines where standard error is not a terminal", free, 1},
+      {"run.hang_timeout_s", &c.run.hang_timeout_s, "s",
+       "a run in which nothing moves for this time ends with status 1 and names the rank that the "
+       "others wait for; 0: wait for ever",
+       free},
 
       {"model.layers", &c.model.layers, "", "transformer blocks", identity, 1},
       {"model.hidden", &c.model.hidden, "", "width of the residual stream", identity, 1},
@@ -114,6 +118,18 @@ std::vector<Option> option_table(Config& c) {
        schedule},
       {"optimizer.clip_norm", &c.optimizer.clip_norm, "",
        "largest norm of the gradient; 0: no clipping", schedule},
+      {"optimizer.on_non_finite",
+       &c.optimizer.on_non_finite,
+       "",
+       "a step whose loss or gradient is not finite or too large ends the run, or changes no "
+       "weight "
+       "and is left out of the statistics",
+       schedule,
+       0,
+       0,
+       {"stop", "skip"}},
+      {"optimizer.skip_limit", &c.optimizer.skip_limit, "steps",
+       "so many such steps in a row end a run that skips them", schedule, 1},
 
       {"data.sources", &c.data.sources, "name:prefix[:weight]",
        "token files prefix.bin and prefix.idx; one line per source", identity},

@@ -6,7 +6,9 @@ StepSums::StepSums(const Config& config, Index sources)
     : sources_(sources),
       moe_layers_(config.moe_layers()),
       experts_(config.moe.experts),
-      values_("step sums", layer_begin(config.moe_layers())) {}
+      values_("step sums", layer_begin(config.moe_layers())),
+      unfit_losses_("unfit losses", sources),
+      arrived_(static_cast<std::size_t>(moe_layers_ * experts_)) {}
 
 IntervalCounts::IntervalCounts(const Config& config, Index data_sources) {
   const Index experts = config.moe.experts;

@@ -1,6 +1,8 @@
 // What training records while it computes: sums that do not depend on the layout, in integers.
 #pragma once
 
+#include <algorithm>
+#include <span>
 #include <vector>
 
 #include "config/config.hpp"
@@ -14,8 +16,24 @@ class StepSums {
  public:
   StepSums(const Config& config, Index sources);
 
-  void clear() { Kokkos::deep_copy(values_, 0); }
+  void clear() {
+    Kokkos::deep_copy(values_, 0);
+    Kokkos::deep_copy(unfit_losses_, 0);
+    std::fill(arrived_.begin(), arrived_.end(), 0);
+  }
   [[nodiscard]] const Array1<std::int64_t>& values() const { return values_; }
+
+  // Sequences whose loss is not finite or too large; not among the values.
+  [[nodiscard]] const Array1<std::int64_t>& unfit_losses() const {  // (sources)
+    return unfit_losses_;
+  }
+
+  // Token copies that arrived at this rank's experts, on the host; not among the values.
+  [[nodiscard]] std::span<std::int64_t> arrived() { return arrived_; }  // (moe layers · experts)
+  [[nodiscard]] std::span<std::int64_t> arrived(Index layer) {          // (experts)
+    return arrived().subspan(static_cast<std::size_t>(layer * experts_),
+                             static_cast<std::size_t>(experts_));
+  }
 
   // Sections, of the values or of a copy of them on the host.
   template <class A>
@@ -60,7 +78,8 @@ class StepSums {
   }
 
   Index sources_, moe_layers_, experts_;
-  Array1<std::int64_t> values_;
+  Array1<std::int64_t> values_, unfit_losses_;
+  std::vector<std::int64_t> arrived_;
 };
 
 // Counts over an interval between checkpoints, of this rank's tokens.
@@ -68,6 +87,7 @@ struct IntervalCounts {
   IntervalCounts(const Config& config, Index sources);
   void clear();
 
+  std::int64_t weight = 1;                    // of what is counted; -1 takes it back
   std::vector<Array2<std::int64_t>> pairs;    // (moe layers) of (experts, experts)
   std::vector<Array2<std::int64_t>> tokens;   // (moe layers) of (vocabulary, experts), or empty
   std::vector<Array2<std::int64_t>> sources;  // (moe layers) of (sources, experts)

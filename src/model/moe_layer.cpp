@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
-#include "base/error.hpp"
 #include "kernels/permutation.hpp"
 #include "kernels/rms_norm.hpp"
 #include "kernels/statistics.hpp"
 #include "kernels/swiglu.hpp"
 #include "kernels/team.hpp"
+#include "model/conservation.hpp"
 
 namespace hearth {
 
@@ -104,9 +104,10 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
   const Index hidden = x.extent(1);
   {
     const auto phase = workspace_.timers.phase("router");
-    choose_experts(cell, step, sums, counts);
+    choose_experts(cell, step, sums);
+    if (counts != nullptr) count_choices(cell, *counts);
   }
-  plan_exchange(cell.tokens);
+  plan_exchange(cell.tokens, sums);
   rows_ = take_rows(activations, exchange_rows(), hidden, gate_.stack.rows);
   // The returned rows' place is free until they come back.
   const Array2<T> sent = exchange_rows().alone() ? rows_.received : rows_.returned;
@@ -126,6 +127,7 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
     const auto phase = workspace_.timers.phase("experts");
     run_experts(outputs);
   }
+  if (workspace_.check != nullptr) check_experts(outputs);
   auto homeward = send_back(outputs, rows_.returned);
   finish(homeward);
   const auto phase = workspace_.timers.phase("combine");
@@ -134,8 +136,7 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
 }
 
 template <class T>
-void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
-                                 IntervalCounts* counts) {
+void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums) {
   const Index tokens = cell.tokens, k = moe_.top_k;
   routing_ = take_routing(workspace_.activations, moe_, tokens);
   const Activations::Scope scope(workspace_.activations);
@@ -143,6 +144,7 @@ void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step,
   // The router computes in Real<T>: a rounded logit would send tokens elsewhere.
   workspace_.matmul.template multiply_nt<Real<T>>(workspace_.in_real(x_),
                                                   workspace_.in_real(router_), scratch.logits);
+  if (workspace_.check != nullptr) workspace_.check->template router<Real<T>>(scratch.logits);
   kernels::route_top_k<Real<T>>(scratch.logits, routing_.probability, choice_, routing_.gate_value,
                                 routing_.log_sum);
   kernels::count_copies(choice_, scratch.partial_counts, count_, routing_.position);
@@ -158,32 +160,29 @@ void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step,
   kernels::add_counts(count_, sums->counts(all, number_));
   kernels::add_statistic(router_sums_.probability_mass, sums->mass(all, number_));
   kernels::add_statistic(router_sums_.entropy, sums->entropy(all, number_));
-  if (counts == nullptr) return;
+}
+
+template <class T>
+void MoeLayer<T>::count_choices(const DeviceCell& cell, const IntervalCounts& counts) const {
   const auto layer = static_cast<std::size_t>(number_);
-  kernels::count_pairs(choice_, counts->pairs[layer]);
-  kernels::count_labelled(cell.source, choice_, counts->sources[layer]);
-  if (!counts->tokens.empty()) {
-    kernels::count_labelled(cell.token, choice_, counts->tokens[layer]);
+  kernels::count_pairs(choice_, counts.pairs[layer], counts.weight);
+  kernels::count_labelled(cell.source, choice_, counts.sources[layer], counts.weight);
+  if (!counts.tokens.empty()) {
+    kernels::count_labelled(cell.token, choice_, counts.tokens[layer], counts.weight);
   }
 }
 
 // The host must know how many rows go where before they can be sent: the one place where a layer
 // waits for the device.
 template <class T>
-void MoeLayer<T>::plan_exchange(Index tokens) {
+void MoeLayer<T>::plan_exchange(Index tokens, StepSums* sums) {
   const auto phase = workspace_.timers.phase("wait for counts");
   const auto count = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), count_);
   const auto segment_begin = Kokkos::create_mirror_view(segment_begin_);
   const int ranks = exchange_.communicator().size();
   const auto most = static_cast<int>(placement_.experts_of(0).size());
 
-  // Conservation: every token has k copies, none is lost.
-  std::int64_t copies = 0;
-  for (Index e = 0; e < moe_.experts; ++e) copies += count(e);
-  if (copies != tokens * moe_.top_k) {
-    throw failure("MoE layer ", number_, ": ", copies, " token copies of ", tokens, " tokens with ",
-                  moe_.top_k, " experts each");
-  }
+  check_copies(number_, {count.data(), count.size()}, tokens, moe_.top_k);
 
   route_ = Route();
   std::vector<int> sent_counts(static_cast<std::size_t>(ranks * most), 0);
@@ -201,14 +200,19 @@ void MoeLayer<T>::plan_exchange(Index tokens) {
   Kokkos::deep_copy(segment_begin_, segment_begin);
 
   const std::vector<int> received_counts = exchange_.communicator().all_to_all(sent_counts, most);
-  const auto local =
-      static_cast<int>(placement_.experts_of(exchange_.communicator().rank()).size());
+  check_not_negative(number_, received_counts);
+  const auto& experts = placement_.experts_of(exchange_.communicator().rank());
+  const auto local = static_cast<int>(experts.size());
   for (int rank = 0; rank < ranks; ++rank) {
     Index rows = 0;
     auto& segments = route_.segments.emplace_back();
     for (int e = 0; e < local; ++e) {
-      const Index padded =
-          kernels::padded_rows(received_counts[static_cast<std::size_t>(rank * most + e)]);
+      const int copies = received_counts[static_cast<std::size_t>(rank * most + e)];
+      if (sums != nullptr) {
+        const Index expert = experts[static_cast<std::size_t>(e)];
+        sums->arrived(number_)[static_cast<std::size_t>(expert)] += copies;
+      }
+      const Index padded = kernels::padded_rows(copies);
       segments.push_back({route_.received + rows, padded, e});
       rows += padded;
     }
@@ -257,6 +261,16 @@ void MoeLayer<T>::run_experts(const Array2<T>& y) {
   matmul.template grouped_nt<T>(rows_.received, up_.stack, rows_.up, segments);
   kernels::swiglu<T>(rows_.gate, rows_.up, inner);
   matmul.template grouped_nt<T>(inner, down_.stack, y, segments);
+}
+
+template <class T>
+void MoeLayer<T>::check_experts(const Array2<const T>& outputs) const {
+  const auto& local = placement_.experts_of(exchange_.communicator().rank());
+  for (const Segment& segment : all_segments()) {
+    workspace_.check->template expert<T>(
+        local[static_cast<std::size_t>(segment.matrix)],
+        rows_of(outputs, segment.begin, segment.begin + segment.rows));
+  }
 }
 
 // A weight's gradient is summed over the cells as integers: one cell, a home rank, at a time, and a

@@ -92,15 +92,16 @@ class MoeLayer {
                                             Index tokens);
   static Array1<Real<T>> take_stack_gradient(Activations& activations, Index elements);
 
-  void choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums,
-                      IntervalCounts* counts);
-  void plan_exchange(Index tokens);
+  void choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums);
+  void count_choices(const DeviceCell& cell, const IntervalCounts& counts) const;
+  void plan_exchange(Index tokens, StepSums* sums);
   // Rows to their experts' ranks, or what became of them back home.
   DeviceExchange::Transfer send(const Array2<const T>& rows, const Array2<T>& received);
   DeviceExchange::Transfer send_back(const Array2<const T>& rows, const Array2<T>& returned);
   // The wait for rows, and for slower ranks.
   void finish(DeviceExchange::Transfer& transfer);
   void run_experts(const Array2<T>& y);
+  void check_experts(const Array2<const T>& outputs) const;
   // `dx` may be `dy`.
   void run_experts_backward(const Array2<const T>& dy, const Array2<T>& dx);
   void add_weight_gradient(const Array2<const T>& d_out, const Array2<const T>& in,

@@ -4,6 +4,7 @@
 
 #include "base/error.hpp"
 #include "base/random.hpp"
+#include "kernels/statistics.hpp"
 
 namespace hearth {
 
@@ -20,7 +21,9 @@ Arena<T> make_arena(const TensorTable& table, Owner owner, const std::vector<Ind
   } else {
     gradients.plain = zeroed<Array1<Real<T>>>("gradients", elements);
   }
-  return {std::move(layout), zeroed<Array1<T>>("weights", elements), gradients};
+  Array2<std::int64_t> overflow("overflow", layout.slices().size(), 2);
+  return {std::move(layout), zeroed<Array1<T>>("weights", elements), gradients,
+          std::move(overflow)};
 }
 
 }  // namespace
@@ -29,10 +32,10 @@ template <class T>
 Parameters<T>::Parameters(TensorTable table, const Mesh& mesh, Index cells,
                           kernels::Summing summing)
     : table_(std::move(table)),
+      first_slices_(first_slices(table_)),
       local_experts_(mesh.placement.experts_of(mesh.experts.rank())),
       arenas_{make_arena<T>(table_, Owner::everyone, local_experts_, summing),
               make_arena<T>(table_, Owner::experts, local_experts_, summing)},
-      overflow_("overflow", 1),
       cells_(static_cast<double>(cells)) {}
 
 template <class T>
@@ -77,16 +80,51 @@ kernels::GradientSum<Real<T>> Parameters<T>::gradient(const std::string& name) c
   const auto uses = 1 + std::count_if(table_.begin(), table_.end(), [&](const TensorInfo& info) {
                       return info.alias_of == place.info->name;
                     });
-  return {place.arena->gradients.part(place.begin, place.begin + place.elements), overflow_,
-          cells_ * static_cast<double>(uses)};
+  const std::vector<ArenaSlice>& slices = place.arena->layout.slices();
+  const auto first =
+      std::find_if(slices.begin(), slices.end(),
+                   [&](const ArenaSlice& slice) { return slice.begin == place.begin; }) -
+      slices.begin();
+  const Index stride = padded_slice(*place.info);
+  return {place.arena->gradients.part(place.begin, place.begin + place.elements),
+          rows_of(place.arena->overflow, first,
+                  first + kernels::whole_blocks(place.elements) * kernels::block_elements / stride),
+          cells_ * static_cast<double>(uses), stride};
 }
 
 template <class T>
 void Parameters<T>::clear_gradients() {
   for (const Arena<T>& arena : arenas_) {
     arena.gradients.visit([](const auto& sums) { Kokkos::deep_copy(sums, 0); });
+    Kokkos::deep_copy(arena.overflow, 0);
   }
-  Kokkos::deep_copy(overflow_, 0);
+}
+
+template <class T>
+std::vector<std::int64_t> Parameters<T>::overflow() const {
+  std::vector<std::int64_t> all(static_cast<std::size_t>(2 * first_slices_.back()));
+  for (const Arena<T>& arena : arenas_) {
+    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), arena.overflow);
+    const auto& slices = arena.layout.slices();
+    for (std::size_t s = 0; s < slices.size(); ++s) {
+      const std::size_t at = 2 * number_of(slices[s]);
+      all[at] += host(s, 0);
+      all[at + 1] += host(s, 1);
+    }
+  }
+  return all;
+}
+
+template <class T>
+std::vector<std::int64_t> Parameters<T>::non_finite_weights() const {
+  std::vector<std::int64_t> all(static_cast<std::size_t>(first_slices_.back()));
+  for (const Arena<T>& arena : arenas_) {
+    for (const ArenaSlice& slice : arena.layout.slices()) {
+      all[number_of(slice)] += kernels::count_non_finite<T>(
+          run_of(arena.weights, slice.begin, slice.begin + slice.elements));
+    }
+  }
+  return all;
 }
 
 template <class T>

@@ -16,6 +16,8 @@ struct Arena {
   ArenaLayout layout;
   Array1<T> weights;                          // (elements), padding zero
   kernels::GradientArray<Real<T>> gradients;  // (elements), padding zero
+  Array2<std::int64_t> overflow;  // (layout.slices(), 2): gradient elements of this step that were
+                                  // not finite, were too large; none are counted in plain sums
 };
 
 // How a run sums its gradients.
@@ -48,9 +50,13 @@ class Parameters {
   [[nodiscard]] ExpertWeights<T> experts(const std::string& name) const;
   [[nodiscard]] kernels::GradientSum<Real<T>> gradient(const std::string& name) const;
 
-  // Gradient elements of this step that could not be summed; cleared by clear_gradients.
-  [[nodiscard]] Array1<std::int64_t> overflow() const { return overflow_; }
   void clear_gradients();
+
+  // Gradient elements of this step and rank that could not be summed, by slice of the whole table
+  // (first_slices): [2 s] those that are not finite, [2 s + 1] those that are too large.
+  [[nodiscard]] std::vector<std::int64_t> overflow() const;  // (2 · slices)
+  // Elements of this rank's weights that are not finite.
+  [[nodiscard]] std::vector<std::int64_t> non_finite_weights() const;  // (slices of the table)
 
  private:
   struct Place {
@@ -59,11 +65,15 @@ class Parameters {
     const Arena<T>* arena;
   };
   [[nodiscard]] Place find(const std::string& name) const;
+  [[nodiscard]] std::size_t number_of(const ArenaSlice& slice) const {  // in the whole table
+    return static_cast<std::size_t>(first_slices_[static_cast<std::size_t>(slice.tensor)] +
+                                    slice.slice);
+  }
 
   TensorTable table_;
+  std::vector<Index> first_slices_;
   std::vector<Index> local_experts_;
   std::array<Arena<T>, 2> arenas_;
-  Array1<std::int64_t> overflow_;  // (1)
   double cells_;
 };
 

@@ -12,6 +12,14 @@ Index TensorInfo::elements() const {
   return std::accumulate(shape.begin(), shape.end(), Index{1}, std::multiplies<>());
 }
 
+std::vector<Index> first_slices(const TensorTable& table) {
+  std::vector<Index> first = {0};
+  for (const TensorInfo& info : table) {
+    first.push_back(first.back() + (info.alias_of.empty() ? info.slices() : 0));
+  }
+  return first;
+}
+
 std::string layer_prefix(Index layer) {
   return text("layers/", layer < 10 ? "0" : "", layer, "/");
 }

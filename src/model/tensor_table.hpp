@@ -41,6 +41,10 @@ using TensorTable = std::vector<TensorInfo>;
 // Every tensor of the model, in the order in which a token meets them.
 [[nodiscard]] TensorTable make_tensor_table(const Config& config);
 
+// The number of each tensor's first slice when all slices of the table are numbered in its order,
+// and at the end how many there are; an alias has none.
+[[nodiscard]] std::vector<Index> first_slices(const TensorTable& table);  // (tensors + 1)
+
 // "layers/07/" with two digits at least.
 [[nodiscard]] std::string layer_prefix(Index layer);
 

@@ -82,6 +82,8 @@ Array2<T> Transformer<T>::forward(const DeviceCell& cell, const StepTokens& step
   activations.enter("embedding");
   Array2<T> x = take_stream(activations, model_, cell.tokens);
   kernels::embed<T>(embedding_, cell.token, x);
+  ForwardCheck* const check = workspace_.check;
+  if (check != nullptr) check->template embedding<T>(x);
   for (Block& block : blocks_) {
     activations.enter(block.place);
     block.input = x;
@@ -91,12 +93,14 @@ Array2<T> Transformer<T>::forward(const DeviceCell& cell, const StepTokens& step
     }
     const Activations::Mark inside = activations.mark();
     forward(block, cell, step, sums, counts);
+    if (check != nullptr) check->template block<T>(block.output);
     if (keep == Keep::inputs) activations.release(inside);
     x = block.output;
   }
   activations.enter("head");
   const Array2<T> normed = take_stream(activations, model_, cell.tokens);
   final_norm_.forward(x, normed);
+  if (check != nullptr) check->template final_norm<T>(normed);
   return normed;
 }
 
@@ -109,6 +113,7 @@ void Transformer<T>::forward(Block& block, const DeviceCell& cell, const StepTok
     block.attention_norm.forward(block.input, stream.attention_input);
     Kokkos::deep_copy(Exec(), stream.middle, block.input);
     block.attention.forward(cell, stream.attention_input, stream.middle);
+    if (workspace_.check != nullptr) workspace_.check->template attention<T>(stream.middle);
   }
   const auto phase = workspace_.timers.phase("feed-forward");
   block.feed_forward_norm.forward(stream.middle, stream.feed_forward_input);
@@ -158,7 +163,8 @@ void Transformer<T>::train(const DeviceCell& cell, const StepTokens& step, StepS
     const auto phase = workspace_.timers.phase("head");
     head_.train(normed, cell.target, 1.0 / static_cast<double>(step.targets), loss, dnormed);
     kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, loss,
-                          sums.loss(sums.values()), sums.tokens(sums.values()));
+                          sums.loss(sums.values()), sums.tokens(sums.values()),
+                          sums.unfit_losses());
   }
   Kokkos::deep_copy(Exec(), dx, T(0));
   final_norm_.backward(dnormed, dx);
@@ -174,6 +180,15 @@ Array1<const double> Transformer<T>::evaluate(const DeviceCell& cell) {
   const Array1<double> loss = take_loss(workspace_.activations, cell.tokens);
   head_.evaluate(normed, cell.target, loss);
   return loss;
+}
+
+template <class T>
+void Transformer<T>::check_forward(const DeviceCell& cell, ForwardCheck& check,
+                                   IntervalCounts* counts) {
+  workspace_.check = &check;
+  check.begin_cell();
+  forward(cell, {}, Keep::inputs, nullptr, counts);
+  workspace_.check = nullptr;
 }
 
 template <class T>

@@ -26,6 +26,11 @@ class Transformer {
   // Cross-entropy of every token of a cell, without gradients. Lives until the next pass.
   Array1<const double> evaluate(const DeviceCell& cell);  // (tokens)
 
+  // The forward pass of a cell once more, for `check` to find out where values stop being finite;
+  // `counts` (which may be null) count what the pass chooses, with their weight. All ranks of the
+  // exchange call it together.
+  void check_forward(const DeviceCell& cell, ForwardCheck& check, IntervalCounts* counts);
+
   // The experts chosen in the last pass by the layers that have some, ascending. They live until
   // the next pass.
   [[nodiscard]] std::vector<Array2<const int>> choices() const;  // (moe layers) of (tokens, k)

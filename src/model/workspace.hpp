@@ -8,6 +8,7 @@
 #include "kernels/fixed_point.hpp"
 #include "kernels/matmul/matmul.hpp"
 #include "model/activations.hpp"
+#include "model/forward_check.hpp"
 
 namespace hearth {
 
@@ -16,6 +17,7 @@ struct Workspace {
   kernels::Matmul& matmul;
   PhaseTimers& timers;
   Activations activations = {};
+  ForwardCheck* check = nullptr;  // looks at what forward makes; null: nothing does
 
   // dW = dyᵀ x of one cell, added to the weight's gradient sum.
   void add_weight_gradient(const Array2<const T>& dy,  // (tokens, out)

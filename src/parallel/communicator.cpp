@@ -32,34 +32,40 @@ void for_windows(std::span<std::int64_t> values, Index limit_bytes, const Work& 
 
 }  // namespace
 
-Communicator::Communicator(std::shared_ptr<MPI_Comm> handle) : handle_(std::move(handle)) {
+Communicator::Communicator(std::shared_ptr<MPI_Comm> handle, std::shared_ptr<Pulse> pulse)
+    : handle_(std::move(handle)), pulse_(std::move(pulse)) {
   MPI_Comm_rank(*handle_, &rank_);
   MPI_Comm_size(*handle_, &size_);
 }
 
 Communicator Communicator::world() {
-  return Communicator(std::shared_ptr<MPI_Comm>(new MPI_Comm(MPI_COMM_WORLD), release));
+  return {std::shared_ptr<MPI_Comm>(new MPI_Comm(MPI_COMM_WORLD), release),
+          std::make_shared<Pulse>()};
 }
 
 Communicator Communicator::split(int color) const {
+  const auto waiting = collective();
   MPI_Comm part = MPI_COMM_NULL;
   MPI_Comm_split(*handle_, color, rank_, &part);
-  Communicator communicator(std::shared_ptr<MPI_Comm>(new MPI_Comm(part), release));
+  Communicator communicator(std::shared_ptr<MPI_Comm>(new MPI_Comm(part), release), pulse_);
   communicator.message_limit_bytes_ = message_limit_bytes_;
   return communicator;
 }
 
 void Communicator::barrier() const {
+  const auto waiting = collective();
   MPI_Barrier(*handle_);
 }
 
 void Communicator::sum(std::span<std::int64_t> values) const {
+  const auto waiting = collective();
   for_windows(values, message_limit_bytes_, [&](std::int64_t* window, int count) {
     MPI_Allreduce(MPI_IN_PLACE, window, count, MPI_INT64_T, MPI_SUM, *handle_);
   });
 }
 
 void Communicator::sum_to_first(std::span<std::int64_t> values) const {
+  const auto waiting = collective();
   for_windows(values, message_limit_bytes_, [&](std::int64_t* window, int count) {
     const void* const sent = is_first() ? MPI_IN_PLACE : window;
     MPI_Reduce(sent, is_first() ? window : nullptr, count, MPI_INT64_T, MPI_SUM, 0, *handle_);
@@ -67,16 +73,20 @@ void Communicator::sum_to_first(std::span<std::int64_t> values) const {
 }
 
 std::int64_t Communicator::sum(std::int64_t value) const {
+  const auto waiting = collective();
   return reduce(value, MPI_SUM, *handle_);
 }
 std::int64_t Communicator::max(std::int64_t value) const {
+  const auto waiting = collective();
   return reduce(value, MPI_MAX, *handle_);
 }
 std::int64_t Communicator::min(std::int64_t value) const {
+  const auto waiting = collective();
   return reduce(value, MPI_MIN, *handle_);
 }
 
 std::string Communicator::broadcast(const std::string& text) const {
+  const auto waiting = collective();
   auto length = static_cast<std::int64_t>(text.size());
   MPI_Bcast(&length, 1, MPI_INT64_T, 0, *handle_);
   std::string result = is_first() ? text : std::string(static_cast<std::size_t>(length), '\0');
@@ -88,6 +98,7 @@ std::string Communicator::broadcast(const std::string& text) const {
 }
 
 std::vector<int> Communicator::all_to_all(std::span<const int> values, int per_rank) const {
+  const auto waiting = collective();
   std::vector<int> received(values.size());
   MPI_Alltoall(values.data(), per_rank, MPI_INT, received.data(), per_rank, MPI_INT, *handle_);
   return received;
@@ -107,6 +118,7 @@ void Communicator::together(const std::function<void()>& work) const {
     status = static_cast<int>(Status::failure);
     message = text("rank ", rank_, ": ", error.what());
   }
+  const auto waiting = collective();
   int failed = status == 0 ? size_ : rank_;
   MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MIN, *handle_);
   if (failed == size_) return;

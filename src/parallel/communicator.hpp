@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/pulse.hpp"
 #include "base/types.hpp"
 
 namespace hearth {
@@ -32,6 +33,11 @@ class Communicator {
   [[nodiscard]] Index message_limit_bytes() const { return message_limit_bytes_; }
   void set_message_limit_bytes(Index bytes) { message_limit_bytes_ = bytes; }
 
+  // Of this process: one for the world and everything split from it.
+  [[nodiscard]] const std::shared_ptr<Pulse>& pulse() const { return pulse_; }
+  // To be held where this rank waits for others.
+  [[nodiscard]] Pulse::Collective collective() const { return Pulse::Collective(*pulse_); }
+
   void barrier() const;
 
   // In place, over all ranks. Integers only: their sums do not depend on order.
@@ -53,9 +59,10 @@ class Communicator {
   void together(const std::function<void()>& work) const;
 
  private:
-  explicit Communicator(std::shared_ptr<MPI_Comm> handle);
+  Communicator(std::shared_ptr<MPI_Comm> handle, std::shared_ptr<Pulse> pulse);
 
   std::shared_ptr<MPI_Comm> handle_;  // freed with the last copy
+  std::shared_ptr<Pulse> pulse_;
   int rank_ = 0, size_ = 1;
   Index message_limit_bytes_ = default_message_limit_bytes;
 };

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/error.hpp"
 #include "parallel/device_exchange.hpp"
 
 namespace hearth {
@@ -40,6 +41,22 @@ class Parts {
   std::vector<T*> begin_;
 };
 
+// A message of rows: MPI itself objects to one that is longer than announced, not to a shorter one.
+struct Arriving {
+  int rank, bytes;
+};
+
+void check_arrived(const std::vector<Arriving>& messages, const std::vector<MPI_Status>& statuses) {
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    int bytes = 0;
+    MPI_Get_count(&statuses[i], MPI_BYTE, &bytes);
+    if (bytes != messages[i].bytes) {
+      throw failure("rows from rank ", messages[i].rank, " of the exchange: ", bytes,
+                    " bytes came, ", messages[i].bytes, " were announced");
+    }
+  }
+}
+
 // Elements that arrive before they are added: few enough for a cache.
 constexpr Index summed_elements = Index{1} << 17;
 
@@ -74,12 +91,14 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
   auto* to = reinterpret_cast<char*>(arriving.data());
   constexpr int tag = 0;
   std::vector<MPI_Request> requests;
+  std::vector<Arriving> expected;  // of the first requests
   const MPI_Comm mpi = communicator_.mpi();
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     const Index bytes = received_rows[static_cast<std::size_t>(rank)] * row_bytes;
     if (rank != communicator_.rank()) {
       in_messages(bytes, limit, [&](Index begin, int count) {
         MPI_Irecv(to + begin, count, MPI_BYTE, rank, tag, mpi, &requests.emplace_back());
+        expected.push_back({rank, count});
       });
     }
     to += bytes;
@@ -98,8 +117,14 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
     from += bytes;
     to += received_rows[r] * row_bytes;
   }
-  return Transfer([requests = std::move(requests), sent, arriving, received]() mutable {
-    MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
+  return Transfer([&communicator = communicator_, requests = std::move(requests),
+                   expected = std::move(expected), sent, arriving, received]() mutable {
+    std::vector<MPI_Status> statuses(requests.size());
+    {
+      const auto waiting = communicator.collective();
+      MPI_Waitall(static_cast<int>(requests.size()), requests.data(), statuses.data());
+    }
+    check_arrived(expected, statuses);
     from_host(received, arriving);
   });
 }
@@ -109,6 +134,7 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
 template <class T>
 void DeviceExchange::reduce_scatter(const Array1<T>& values,
                                     const std::vector<Index>& counts) const {
+  const auto waiting = communicator_.collective();
   const Communicator& c = communicator_;
   if (c.size() == 1) return;
   const auto host = on_host(values);
@@ -142,6 +168,7 @@ void DeviceExchange::reduce_scatter(const Array1<T>& values,
 // Around a ring: each rank passes on what it got last.
 template <class T>
 void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index>& counts) const {
+  const auto waiting = communicator_.collective();
   const Communicator& c = communicator_;
   if (c.size() == 1) return;
   const auto host = on_host(values);

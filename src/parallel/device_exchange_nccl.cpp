@@ -66,6 +66,7 @@ DeviceExchange::Transfer DeviceExchange::start_all_to_all(
   const auto row_bytes = send.extent(1) * sizeof(T);
   const auto* from = reinterpret_cast<const char*>(send.data());
   auto* to = reinterpret_cast<char*>(received.data());
+  const auto waiting = communicator_.collective();
   HEARTH_NCCL(ncclGroupStart());
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     const auto r = static_cast<std::size_t>(rank);
@@ -98,6 +99,7 @@ template <class T>
 void DeviceExchange::reduce_scatter(const Array1<T>& values,
                                     const std::vector<Index>& counts) const {
   T* part = values.data();
+  const auto waiting = communicator_.collective();
   HEARTH_NCCL(ncclGroupStart());
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     const Index count = counts[static_cast<std::size_t>(rank)];
@@ -113,6 +115,7 @@ void DeviceExchange::reduce_scatter(const Array1<T>& values,
 template <class T>
 void DeviceExchange::all_gather(const Array1<T>& values, const std::vector<Index>& counts) const {
   T* part = values.data();
+  const auto waiting = communicator_.collective();
   HEARTH_NCCL(ncclGroupStart());
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     const Index count = counts[static_cast<std::size_t>(rank)];

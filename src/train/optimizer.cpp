@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <type_traits>
 
 #include "kernels/convert.hpp"
+#include "kernels/statistics.hpp"
 #include "model/weights_checksum.hpp"
 #include "train/schedule.hpp"
 
@@ -76,12 +78,9 @@ void Optimizer<T>::initialize() {
 }
 
 template <class T>
-GradientReport Optimizer<T>::update(std::int64_t step) {
-  // The squared norm's two parts and the count of elements that could not be summed.
+GradientReport Optimizer<T>::update(std::int64_t step, std::int64_t unfit_losses) {
+  // The squared norm's two parts and the count of what could not be summed.
   std::array<std::int64_t, 3> sums = {0, 0, 0};
-  std::int64_t overflow = 0;
-  Kokkos::deep_copy(overflow, Kokkos::subview(parameters_.overflow(), 0));
-  sums[2] = overflow;
   for (const Owner owner : owners) {
     const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
     parameters_.arena(owner).gradients.visit(
@@ -92,13 +91,23 @@ GradientReport Optimizer<T>::update(std::int64_t step) {
     sums[1] += norm.low;
     sums[2] += norm.out_of_range;
   }
+  std::vector<std::int64_t> overflow = parameters_.overflow();
+  sums[2] += std::accumulate(overflow.begin(), overflow.end(), unfit_losses);
   world_.sum(sums);
-  GradientReport report{std::sqrt(kernels::SquaredNorm{sums[0], sums[1]}.value()), sums[2]};
-  if (!std::isfinite(report.norm)) ++report.overflow;  // the norm itself left its range
-  if (report.overflow > 0) return report;
+  GradientReport report{std::sqrt(kernels::SquaredNorm{sums[0], sums[1]}.value())};
+  report.applied = sums[2] == 0 && std::isfinite(report.norm);
+  if (!report.applied) {
+    if (!config_.run.reproducible) overflow = non_finite_sums();
+    world_.sum(overflow);
+    report.overflow = std::move(overflow);
+    ++skipped_.all;
+    ++skipped_.in_a_row;
+    return report;
+  }
+  skipped_.in_a_row = 0;
 
   const OptimizerConfig& o = config_.optimizer;
-  const auto t = static_cast<double>(step + 1);
+  const auto t = static_cast<double>(step + 1 - skipped_.all);
   const double scale = o.clip_norm > 0 ? std::min(1.0, o.clip_norm / (report.norm + 1e-6)) : 1.0;
   const kernels::AdamStep adam{learning_rate(config_, step),
                                o.beta1,
@@ -116,6 +125,23 @@ GradientReport Optimizer<T>::update(std::int64_t step) {
   }
   gather_weights();
   return report;
+}
+
+// Plain sums are looked through once something is wrong with them.
+template <class T>
+std::vector<std::int64_t> Optimizer<T>::non_finite_sums() const {
+  const std::vector<Index> first = first_slices(parameters_.table());
+  std::vector<std::int64_t> all(static_cast<std::size_t>(2 * first.back()));
+  for (const Owner owner : owners) {
+    const Shard<T>& shard = shards_[static_cast<std::size_t>(owner)];
+    for (const ArenaLayout::Run& run : parameters_.arena(owner).layout.runs(shard.range)) {
+      const Index slice = first[static_cast<std::size_t>(run.tensor)] + run.slice;
+      const Index begin = run.begin - shard.range.begin;
+      all[static_cast<std::size_t>(2 * slice)] += kernels::count_non_finite<Real<T>>(
+          run_of(shard.gradient.plain, begin, begin + run.elements));
+    }
+  }
+  return all;
 }
 
 template <class T>

@@ -25,8 +25,17 @@ struct Shard {
 };
 
 struct GradientReport {
-  double norm = 0;            // of the whole gradient, before clipping
-  std::int64_t overflow = 0;  // elements that were not finite or too large
+  double norm = 0;      // of the whole gradient, before clipping
+  bool applied = true;  // false: the loss or the gradient is not finite or too large
+  // Where it was not applied, elements that could not be summed: Parameters::overflow, over all
+  // ranks. They may all be 0.
+  std::vector<std::int64_t> overflow;
+};
+
+// Steps without an update.
+struct SkippedSteps {
+  std::int64_t all = 0;       // since the first step
+  std::int64_t in_a_row = 0;  // the last ones
 };
 
 template <class T>
@@ -38,19 +47,25 @@ class Optimizer {
   // Initial weights, a pure function of the seed, and zero moments.
   void initialize();
 
-  // Sums the gradients over ranks, clips, and updates this rank's shards, for the update with
-  // index `step` from 0. Without effect on the weights where the gradient is not finite.
-  GradientReport update(std::int64_t step);
+  // Sums the gradients over ranks, clips, and updates this rank's shards, for the step with index
+  // `step` from 0. Where an element of the gradient could not be summed, or `unfit_losses`, this
+  // rank's, is not 0 on every rank, weights and moments stay as they are and the step counts as
+  // skipped.
+  GradientReport update(std::int64_t step, std::int64_t unfit_losses);
 
   // Spreads the master weights, which somebody has set, to every rank that computes with them.
   void spread_weights();
 
   // combined_checksum of the weights, the same on any layout. Collective.
   [[nodiscard]] std::uint64_t weights_checksum() const;
+  // Part of the optimizer's state: Adam's correction of its moments wants the number of updates.
+  [[nodiscard]] const SkippedSteps& skipped() const { return skipped_; }
+  void set_skipped(const SkippedSteps& skipped) { skipped_ = skipped; }
 
   [[nodiscard]] std::array<Shard<T>, 2>& shards() { return shards_; }  // by Owner
 
  private:
+  [[nodiscard]] std::vector<std::int64_t> non_finite_sums() const;  // as GradientReport::overflow
   void gather_weights();
   [[nodiscard]] const DeviceExchange& exchange(Owner owner) const {
     return owner == Owner::everyone ? everyone_ : data_;
@@ -62,6 +77,7 @@ class Optimizer {
   const DeviceExchange& everyone_;
   const DeviceExchange& data_;
   std::array<Shard<T>, 2> shards_;
+  SkippedSteps skipped_;
 };
 
 }  // namespace hearth

@@ -1,8 +1,11 @@
 #include "train/trainer.hpp"
 
+#include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "kernels/statistics.hpp"
+#include "model/conservation.hpp"
 #include "train/schedule.hpp"
 #include "train/step_cells.hpp"
 #include "train/upload.hpp"
@@ -24,11 +27,11 @@ template <class T>
 Trainer<T>::Trainer(const Config& config, const Mesh& mesh, Index sources)
     : config_(config),
       mesh_(mesh),
+      timers_(mesh.world.pulse()),
       everyone_(mesh.world),
       experts_(mesh.experts),
       data_(mesh.data),
-      parameters_(make_tensor_table(config), mesh, config.cells_per_step(),
-                  summing(config.run)),
+      parameters_(make_tensor_table(config), mesh, config.cells_per_step(), summing(config.run)),
       transformer_(config_, parameters_, mesh, experts_, matmul_, timers_),
       optimizer_(config_, parameters_, mesh, everyone_, data_),
       sums_(config, sources) {}
@@ -78,6 +81,7 @@ std::vector<DeviceCell> Trainer<T>::load(const Corpus& corpus, std::int64_t step
 template <class T>
 StepReport Trainer<T>::step(const std::vector<DeviceCell>& cells, std::int64_t step,
                             IntervalCounts* counts) {
+  mesh_.world.pulse()->enter_step(step + 1);
   // 1. What the losses are divided by is known before anything is computed.
   std::array<std::int64_t, 2> all = {0, 0};
   for (const DeviceCell& cell : cells) {
@@ -96,7 +100,10 @@ StepReport Trainer<T>::step(const std::vector<DeviceCell>& cells, std::int64_t s
   GradientReport gradient;
   {
     const auto phase = timers_.phase("update");
-    gradient = optimizer_.update(step);
+    const auto unfit =
+        Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), sums_.unfit_losses());
+    gradient = optimizer_.update(
+        step, std::accumulate(unfit.data(), unfit.data() + unfit.size(), std::int64_t{0}));
   }
 
   // 4. What the step says about itself.
@@ -104,20 +111,60 @@ StepReport Trainer<T>::step(const std::vector<DeviceCell>& cells, std::int64_t s
   report.step = step + 1;
   report.learning_rate = learning_rate(config_, step);
   report.gradient_norm = gradient.norm;
-  report.overflow = gradient.overflow;
   report.weights_checksum = optimizer_.weights_checksum();
   report.sums = HostArray1<std::int64_t>("step sums", sums_.values().extent(0));
   Kokkos::deep_copy(report.sums, sums_.values());
   mesh_.world.sum({report.sums.data(), report.sums.size()});
+  mesh_.world.sum(sums_.arrived());
+  check_step(sums_, report.sums, sums_.arrived(), tokens.tokens, tokens.targets, config_.moe.top_k);
   add_means(sums_, report.sums, report);
+  if (!gradient.applied) {
+    report.fault = diagnose(cells, std::move(gradient.overflow), counts);
+    constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+    report.gradient_norm = nan;
+    if (report.fault->in_forward_pass()) {
+      report.loss = report.cross_entropy = report.balance_loss = report.z_loss = nan;
+    }
+  }
   return report;
+}
+
+// The forward pass once more, with weights that are those of the step still. It takes back what the
+// step has counted: routing of values that are not finite means nothing.
+template <class T>
+StepFault Trainer<T>::diagnose(const std::vector<DeviceCell>& cells,
+                               std::vector<std::int64_t> overflow, IntervalCounts* counts) {
+  const auto phase = timers_.phase("diagnosis");
+  StepFault fault{config_};
+  fault.gradients = std::move(overflow);
+  if (counts != nullptr) counts->weight = -1;
+  for (const DeviceCell& cell : cells) transformer_.check_forward(cell, fault.forward, counts);
+  if (counts != nullptr) counts->weight = 1;
+  mesh_.world.sum(fault.forward.counts());
+
+  const auto unfit = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), sums_.unfit_losses());
+  fault.losses.assign(unfit.data(), unfit.data() + unfit.size());
+  mesh_.world.sum(fault.losses);
+
+  // One copy of each tensor is enough; all ranks hold the same.
+  fault.weights = parameters_.non_finite_weights();
+  const auto first_slice = first_slices(parameters_.table());
+  for (std::size_t tensor = 0; tensor < parameters_.table().size(); ++tensor) {
+    const Owner owner = parameters_.table()[tensor].owner;
+    const bool mine = owner == Owner::everyone ? mesh_.world.is_first() : mesh_.data.is_first();
+    if (mine) continue;
+    std::fill(fault.weights.begin() + first_slice[tensor],
+              fault.weights.begin() + first_slice[tensor + 1], 0);
+  }
+  mesh_.world.sum(fault.weights);
+  return fault;
 }
 
 template <class T>
 std::vector<SourceLoss> Trainer<T>::evaluate(const Corpus& corpus, std::int64_t batches) {
   const Index sources = corpus.sources();
-  const Array1<std::int64_t> loss("validation loss", sources), tokens("validation tokens", sources);
-  std::vector<std::int64_t> not_finite(static_cast<std::size_t>(sources), 0);
+  const Array1<std::int64_t> loss("validation loss", sources), tokens("validation tokens", sources),
+      unfit("unfit losses", sources);
   for (Index source = 0; source < sources; ++source) {
     Index sequences = corpus.epoch_samples(static_cast<int>(source));
     if (batches > 0) sequences = std::min(sequences, batches * config_.batch.global_batch);
@@ -132,16 +179,15 @@ std::vector<SourceLoss> Trainer<T>::evaluate(const Corpus& corpus, std::int64_t 
       });
       const Array1<const double> token_loss = transformer_.evaluate(cell);
       kernels::sum_labelled(cell.sequence_length, cell.source, cell.target, token_loss, loss,
-                            tokens, kernels::validation_unit);
-      not_finite[static_cast<std::size_t>(source)] += kernels::count_non_finite(token_loss);
+                            tokens, unfit, kernels::validation_unit);
     }
   }
-  std::vector<std::int64_t> sums(static_cast<std::size_t>(2 * sources));
-  const Kokkos::View<std::int64_t*, Kokkos::HostSpace> host(sums.data(), 2 * sources);
-  Kokkos::deep_copy(Kokkos::subview(host, std::pair<Index, Index>(0, sources)), loss);
-  Kokkos::deep_copy(Kokkos::subview(host, std::pair<Index, Index>(sources, 2 * sources)), tokens);
+  std::vector<std::int64_t> sums(static_cast<std::size_t>(3 * sources));
+  const Kokkos::View<std::int64_t*, Kokkos::HostSpace> host(sums.data(), 3 * sources);
+  Kokkos::deep_copy(run_of(host, 0, sources), loss);
+  Kokkos::deep_copy(run_of(host, sources, 2 * sources), tokens);
+  Kokkos::deep_copy(run_of(host, 2 * sources, 3 * sources), unfit);
   mesh_.world.sum(sums);
-  mesh_.world.sum(not_finite);
   const std::vector<std::string> names = corpus.names();
   std::vector<SourceLoss> result;
   for (Index s = 0; s < sources; ++s) {
@@ -151,7 +197,7 @@ std::vector<SourceLoss> Trainer<T>::evaluate(const Corpus& corpus, std::int64_t 
     if (count > 0) {
       mean = static_cast<double>(host(s)) * kernels::validation_unit / static_cast<double>(count);
     }
-    if (not_finite[i] > 0) mean = std::numeric_limits<double>::quiet_NaN();
+    if (host(2 * sources + s) > 0) mean = std::numeric_limits<double>::quiet_NaN();
     result.push_back({names[i], mean, count});
   }
   return result;

@@ -4,6 +4,7 @@
 #include "data/corpus.hpp"
 #include "model/transformer.hpp"
 #include "train/optimizer.hpp"
+#include "train/step_fault.hpp"
 
 namespace hearth {
 
@@ -14,10 +15,12 @@ struct StepReport {
   double cross_entropy = 0, balance_loss = 0, z_loss = 0;  // the latter two with coefficients
   double learning_rate = 0;
   double gradient_norm = 0;
-  std::int64_t overflow = 0;           // gradient elements that were not finite or too large
   std::int64_t tokens = 0;             // target tokens of the step
   std::uint64_t weights_checksum = 0;  // combined_checksum of the weights after the step
   HostArray1<std::int64_t> sums;       // StepSums over all ranks
+  // Where the step changed no weight, why: the loss or the gradient is not finite or too large.
+  // Losses are then not-a-number where the forward pass is not finite, and the gradient's norm is.
+  std::optional<StepFault> fault;
 };
 
 // Cross-entropy of one data source.
@@ -41,7 +44,8 @@ class Trainer {
   // data are unfit.
   std::vector<DeviceCell> load(const Corpus& corpus, std::int64_t step);
 
-  // Forward and backward of the cells, sum, update. `counts` may be null.
+  // Forward and backward of the cells, sum, update. `counts` may be null; a step with a fault is
+  // not counted there.
   StepReport step(const std::vector<DeviceCell>& cells, std::int64_t step, IntervalCounts* counts);
 
   // Mean loss of each source over `batches` global batches of it (0: all there are) of a corpus of
@@ -58,6 +62,9 @@ class Trainer {
   [[nodiscard]] PhaseTimers& timers() { return timers_; }
 
  private:
+  StepFault diagnose(const std::vector<DeviceCell>& cells, std::vector<std::int64_t> overflow,
+                     IntervalCounts* counts);
+
   Config config_;
   const Mesh& mesh_;
   PhaseTimers timers_;

@@ -106,3 +106,33 @@ TEST_CASE("an error on one rank is every rank's error") {
   CHECK(small_messages(2).broadcast(world.is_first() ? "longer" : "") == "longer");
   CHECK(world.sum(1) == world.size());
 }
+
+TEST_CASE("rows that do not come as announced are an error") {
+  const Communicator world = Communicator::world();
+  // NCCL would wait for the rest of them.
+  if (world.size() == 1 || !is_host_array<Array1<double>>) return;
+  const DeviceExchange exchange(world);
+  const int ranks = world.size(), next = (world.rank() + 1) % ranks;
+  std::vector<Index> sent(static_cast<std::size_t>(ranks), 1), received = sent;
+  received[static_cast<std::size_t>(next)] = 2;  // it sends one
+  const Array2<double> send("send", ranks, 3), receive("receive", ranks + 1, 3);
+  auto transfer = exchange.start_all_to_all<double>(send, sent, receive, received);
+  CHECK_THROWS_WITH(transfer.finish(), "rows from rank " + std::to_string(next) +
+                                           " of the exchange: 24 bytes came, 48 were announced");
+}
+
+TEST_CASE("ranks count the same collective operations") {
+  const Communicator world = Communicator::world();
+  const Communicator half = world.split(world.rank() % 2);
+  const std::int64_t before = world.pulse()->read().collectives;
+  half.barrier();
+  const DeviceExchange exchange(half);
+  const std::vector<Index> none(static_cast<std::size_t>(half.size()), 0);
+  const Array2<double> send("send", 0, 3), receive("receive", 0, 3);
+  exchange.start_all_to_all<double>(send, none, receive, none).finish();
+  exchange.reduce_scatter(Array1<std::int64_t>(), none);
+  const Pulse::Reading after = world.pulse()->read();
+  CHECK(after.collectives >= before + 2);
+  CHECK_FALSE(after.waiting);
+  CHECK(world.max(after.collectives) == world.min(after.collectives));
+}

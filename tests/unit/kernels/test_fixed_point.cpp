@@ -20,19 +20,31 @@ TEMPLATE_TEST_CASE("a gradient's terms are summed in units of 2^-50", "", float,
     g[400] = 1e30;
   }
   const GradientSum<T> gradient{
-      {filled<std::int64_t>(elements, 5), {}}, filled<std::int64_t>(1, 0), cells};
+      {filled<std::int64_t>(elements, 5), {}}, filled_matrix<std::int64_t>(1, 2, 0), cells};
   add_gradient<T>(to_device<T>(g), gradient);
   add_gradient<T>(to_device<T>(g), gradient);
   std::vector<std::int64_t> expected;
-  std::int64_t overflow = 0;
+  std::vector<std::int64_t> overflow = {0, 0};  // not finite, too large
   for (const double value : g) {
     const auto term = reference::fixed_term(value, cells);
     expected.push_back(5 + 2 * term.value);
-    overflow += 2 * static_cast<int>(term.overflow);
+    if (term.overflow) overflow[std::isfinite(value) ? 1 : 0] += 2;
   }
   CHECK(to_host(gradient.sum.fixed) == expected);
-  CHECK(to_host(gradient.overflow)[0] == overflow);
-  if (elements > 500) CHECK(overflow == 8);
+  CHECK(to_host(gradient.overflow) == overflow);
+  if (elements > 500) CHECK(overflow == std::vector<std::int64_t>{4, 4});
+}
+
+TEST_CASE("gradients that cannot be summed are counted by slice") {
+  const Index slice = 2 * block_elements;
+  std::vector<double> g(static_cast<std::size_t>(3 * slice), 1e-3);
+  g[0] = g[4095] = std::numeric_limits<double>::quiet_NaN();
+  g[static_cast<std::size_t>(slice - 1)] = -1e9;
+  g[static_cast<std::size_t>(3 * slice - 1)] = std::numeric_limits<double>::infinity();
+  const GradientSum<float> gradient{
+      {filled<std::int64_t>(3 * slice, 0), {}}, filled_matrix<std::int64_t>(3, 2, 0), 1, slice};
+  add_gradient<float>(to_device<float>(g), gradient);
+  CHECK(to_host(gradient.overflow) == std::vector<std::int64_t>{2, 1, 0, 0, 1, 0});
 }
 
 TEST_CASE("rounding to fixed point goes to the nearest even number") {
@@ -89,7 +101,7 @@ TEMPLATE_TEST_CASE("plain sums add, and their norm is that of fixed-point ones",
   using T = TestType;
   const Index elements = 3 * block_elements;
   const auto g = rounded<T>(random_values("g", elements, 1e-3));
-  const GradientSum<T> plain{{{}, filled<T>(elements, 0)}, filled<std::int64_t>(1, 0), 8};
+  const GradientSum<T> plain{{{}, filled<T>(elements, 0)}, filled_matrix<std::int64_t>(1, 2, 0), 8};
   add_gradient<T>(to_device<T>(g), plain);
   add_gradient<T>(to_device<T>(g), plain);
   std::vector<T> doubled;

@@ -13,10 +13,37 @@ TEST_CASE("losses are summed by source, sequence by sequence, in the unit asked 
   const double unit = GENERATE(statistic_unit, validation_unit);
   const auto value = to_device<double>(std::vector<double>{0.75 * unit, 0.75 * unit, 3, 4, 1e9, 7});
   const auto sum = filled<std::int64_t>(2, 0), tokens = filled<std::int64_t>(2, 0);
-  sum_labelled(2, label, target, value, sum, tokens, unit);
+  const auto unfit = filled<std::int64_t>(2, 0);
+  sum_labelled(2, label, target, value, sum, tokens, unfit, unit);
+  CHECK(to_host(unfit) == std::vector<std::int64_t>{0, 0});
   CHECK(to_host(tokens) == std::vector<std::int64_t>{2, 3});
   const auto units = [&](double x) { return static_cast<std::int64_t>(x / unit); };
   CHECK(to_host(sum) == std::vector<std::int64_t>{units(7), 2 + units(1e9)});
+}
+
+TEST_CASE("sequences whose loss cannot be summed are counted by source") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const auto label = to_device<int>(std::vector<int>{1, 1, 0, 0, 1, 1, 2, 2});
+  const auto target = to_device<int>(std::vector<int>{5, 5, 5, 5, 5, -1, 5, -1});
+  const auto value = to_device<double>(std::vector<double>{nan, nan, 1, 2, 0x1p33, 7, 3, nan});
+  const auto sum = filled<std::int64_t>(3, 0), tokens = filled<std::int64_t>(3, 0),
+             unfit = filled<std::int64_t>(3, 0);
+  sum_labelled(2, label, target, value, sum, tokens, unfit);
+  CHECK(to_host(unfit) == std::vector<std::int64_t>{0, 2, 0});
+}
+
+TEST_CASE("choices that were counted can be taken back") {
+  const auto choice = to_device<int>(std::vector<int>{0, 2, 1, 2}, 2, 2);
+  const auto label = to_device<int>(std::vector<int>{1, 0});
+  const Array2<std::int64_t> together("together", 3, 3), count("count", 2, 3);
+  count_pairs(choice, together);
+  count_labelled(label, choice, count);
+  CHECK(to_host(together) == std::vector<std::int64_t>{1, 0, 1, 0, 1, 1, 1, 1, 2});
+  CHECK(to_host(count) == std::vector<std::int64_t>{0, 1, 1, 1, 0, 1});
+  count_pairs(choice, together, -1);
+  count_labelled(label, choice, count, -1);
+  CHECK(to_host(together) == std::vector<std::int64_t>(9, 0));
+  CHECK(to_host(count) == std::vector<std::int64_t>(6, 0));
 }
 
 TEMPLATE_TEST_CASE("elements that are not finite are counted", "", float, double) {

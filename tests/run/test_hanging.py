@@ -1,0 +1,231 @@
+"""A rank that hangs or dies: the others end in time and say which; the next start resumes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Launch, TinyRun
+
+Command = Callable[[int], list[str]]
+TIMEOUT_S = 3.0
+SLACK_S = 4.0  # on a busy machine, with the launcher's own time to end the ranks
+PATIENCE_S = 60.0
+LONG = ("--run.steps=100000", "--checkpoint.every_steps=20", f"--run.hang_timeout_s={TIMEOUT_S}")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def assert_ended(pids: list[int]) -> None:
+    """No process is left, or will be in a moment."""
+    limit = time.monotonic() + SLACK_S
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def ranks_of(mpirun: subprocess.Popen[str]) -> list[int]:
+    """Process ids of the ranks that an mpirun has started, in their order."""
+    children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children").read_text().split()
+    return sorted((int(pid) for pid in children), key=rank_number)
+
+
+def rank_number(pid: int) -> int:
+    """A process's rank, from the environment that its launcher gave it; -1: not yet."""
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    found = re.search(rb"\0OMPI_COMM_WORLD_RANK=(\d+)", environment)
+    return int(found[1]) if found else -1
+
+
+@contextmanager
+def running(command: Command, ranks: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The program at work; whatever is left of it is killed in the end, stopped ranks too."""
+    process = subprocess.Popen(
+        [*command(ranks), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    pids: list[int] = []
+    try:
+        limit = time.monotonic() + PATIENCE_S
+        while [rank_number(pid) for pid in pids] != list(range(ranks)):
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+            pids = ranks_of(process)
+        yield process
+    finally:
+        for pid in pids:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=PATIENCE_S)
+
+
+def wait_for_checkpoint(output: Path, process: subprocess.Popen[str]) -> None:
+    """Waits until the run has a checkpoint to resume from."""
+    limit = time.monotonic() + PATIENCE_S
+    while not list((output / "checkpoints").glob("step_*.h5")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def errors(stderr: str) -> list[str]:
+    """The program's own errors."""
+    return [line for line in stderr.splitlines() if line.startswith("hearth: ")]
+
+
+@pytest.mark.parametrize(("ranks", "stopped"), [(2, 0), (2, 1), (3, 0), (3, 1)])
+def test_stopped_rank(
+    command: Command, launch: Launch, tiny: TinyRun, ranks: int, stopped: int
+) -> None:
+    with running(command, ranks, "train", str(tiny.deck), *LONG) as process:
+        wait_for_checkpoint(tiny.output, process)
+        pids = ranks_of(process)
+        start = time.monotonic()
+        os.kill(pids[stopped], signal.SIGSTOP)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        took_s = time.monotonic() - start
+        assert process.returncode == 1, stderr
+        assert TIMEOUT_S - 1 <= took_s <= TIMEOUT_S + SLACK_S
+        (error,) = errors(stderr)
+        found = re.fullmatch(
+            rf"hearth: rank {stopped} \(\S+, process {pids[stopped]}\) has been silent for "
+            rf"3 s in phase \"[a-z ]+\" of step [1-9]\d*; ended by run.hang_timeout_s = 3",
+            error,
+        )
+        assert found, error
+        assert_ended(pids)
+
+    again = launch(ranks, "train", str(tiny.deck), "--run.stop_step=100000", "--run.steps=100000",
+                   "--run.walltime_s=0.5")  # fmt: skip
+    assert again.returncode == 75, again.stderr
+    assert "resumed from" in again.stderr
+    assert not (tiny.output / "heartbeat").exists()
+
+
+def test_stopped_while_it_starts(command: Command, tiny: TinyRun) -> None:
+    """A rank that never comes to the first step."""
+    with running(command, 2, "train", str(tiny.deck), *LONG) as process:
+        limit = time.monotonic() + PATIENCE_S
+        while not (tiny.output / "heartbeat").exists():
+            assert time.monotonic() < limit
+        os.kill(ranks_of(process)[1], signal.SIGSTOP)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 1, stderr
+        (error,) = errors(stderr)
+        assert error.startswith("hearth: rank 1 ") and "silent" in error
+
+
+def test_pause_shorter_than_the_time_out(command: Command, tiny: TinyRun) -> None:
+    with running(command, 2, "train", str(tiny.deck), *LONG) as process:
+        wait_for_checkpoint(tiny.output, process)
+        pids = ranks_of(process)
+        os.kill(pids[1], signal.SIGSTOP)
+        time.sleep(0.5 * TIMEOUT_S)
+        os.kill(pids[1], signal.SIGCONT)
+        time.sleep(2 * TIMEOUT_S)
+        assert process.poll() is None
+        process.send_signal(signal.SIGUSR1)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 75, stderr
+        assert errors(stderr) == []
+
+
+def test_whole_run_suspended(command: Command, tiny: TinyRun) -> None:
+    """As a scheduler does it: the time does not count."""
+    with running(command, 2, "train", str(tiny.deck), *LONG) as process:
+        wait_for_checkpoint(tiny.output, process)
+        pids = ranks_of(process)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(2 * TIMEOUT_S)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(1)
+        process.send_signal(signal.SIGUSR1)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 75, stderr
+        assert errors(stderr) == []
+
+
+def test_time_out_of_zero_waits(command: Command, tiny: TinyRun) -> None:
+    with running(
+        command, 2, "train", str(tiny.deck), *LONG[:2], "--run.hang_timeout_s=0"
+    ) as process:
+        wait_for_checkpoint(tiny.output, process)
+        assert not (tiny.output / "heartbeat").exists()
+        os.kill(ranks_of(process)[1], signal.SIGSTOP)
+        time.sleep(2 * TIMEOUT_S)
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_killed_rank(command: Command, launch: Launch, tiny: TinyRun, killed: int) -> None:
+    with running(command, 2, "train", str(tiny.deck), *LONG) as process:
+        wait_for_checkpoint(tiny.output, process)
+        pids = ranks_of(process)
+        start = time.monotonic()
+        os.kill(pids[killed], signal.SIGKILL)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        assert time.monotonic() - start < TIMEOUT_S + SLACK_S
+        assert process.returncode not in (0, 75), stderr
+        assert_ended(pids)
+    again = launch(2, "train", str(tiny.deck), *LONG[:2], "--run.walltime_s=0.5")
+    assert again.returncode == 75 and "resumed from" in again.stderr, again.stderr
+
+
+def freeze_thread(thread: int) -> None:
+    """Stops one thread of a process, until this one ends; as a debugger does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    seize, interrupt = 0x4206, 0x4207
+    for request in (seize, interrupt):
+        if libc.ptrace(request, thread, None, None) != 0:
+            pytest.skip(f"ptrace: {os.strerror(ctypes.get_errno())}")
+
+
+def await_end_of_traced(thread: int) -> None:
+    """Its end is told to the one who traces it before its parent, and must be taken note of."""
+    limit = time.monotonic() + PATIENCE_S
+    wall = 0x40000000
+    while True:
+        pid, status = os.waitpid(thread, os.WNOHANG | wall)
+        if pid == thread and not os.WIFSTOPPED(status):
+            return
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("ranks", "stuck"), [(1, 0), (2, 0), (3, 1)])
+def test_main_thread_that_does_not_move(
+    command: Command, tiny: TinyRun, ranks: int, stuck: int
+) -> None:
+    """The process lives and gives signs of it, but the work stands still."""
+    with running(command, ranks, "train", str(tiny.deck), *LONG) as process:
+        wait_for_checkpoint(tiny.output, process)
+        pids = ranks_of(process)
+        freeze_thread(pids[stuck])  # a process's first thread has its number
+        await_end_of_traced(pids[stuck])
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 1, stderr
+        (error,) = errors(stderr)
+        start = rf"hearth: rank {stuck} \(\S+, process {pids[stuck]}\) has made no progress for 3 s"
+        assert re.match(start, error), error
