@@ -116,17 +116,22 @@ class Job:
         assert_same_run(whole, self.run.output, step)
 
 
-# A schedule that no test reaches the end of, checkpoints in short distances.
-ENDLESS = ("--run.steps=100000", "--checkpoint.every_steps=5", "--run.log_every=100")
+# A schedule that no test reaches the end of, checkpoints in short distances. The clock ends what
+# would be left behind where a test itself is killed.
+ENDLESS = (
+    "--run.steps=100000",
+    "--run.walltime_s=600",
+    "--checkpoint.every_steps=5",
+    "--run.log_every=100",
+)
 
 
 @pytest.fixture
 def endless(cluster: Cluster, tiny: TinyRun, launch: Launch) -> Callable[..., Job]:  # noqa: F811
-    """Submits an endless training; options are sbatch's, `more` is for the deck."""
+    """Submits an endless training; options are sbatch's."""
 
     def submit(
         *options: str,
-        more: tuple[str, ...] = (),
         margin_s: float = 5,
         last_restart: int | None = None,
         **environment: str,
@@ -135,7 +140,7 @@ def endless(cluster: Cluster, tiny: TinyRun, launch: Launch) -> Callable[..., Jo
         if last_restart is not None:
             variables["LAST_RESTART"] = variables["HEARTH_MAX_RESTARTS"] = str(last_restart)
         variables |= environment
-        deck = [tiny.deck, *ENDLESS, f"--run.walltime_margin_s={margin_s}", *more]
+        deck = [tiny.deck, *ENDLESS, f"--run.walltime_margin_s={margin_s}"]
         number = cluster.submit(*options, "jobscripts/cpu/train.sh", *deck, **variables)
         return Job(cluster, number, tiny, launch)
 
