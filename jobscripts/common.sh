@@ -37,7 +37,9 @@ hearth_step() {
   read -ra launcher <<<"$HEARTH_LAUNCHER"
   say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_NTASKS ranks: ${launcher[*]} $HEARTH $*"
   "${launcher[@]}" "$HEARTH" "$@" &
-  step=$! start=$SECONDS
+  step=$!
+  # shellcheck disable=SC2034  # the trap reads it
+  start=$SECONDS
   # A launcher or a rank that has only just begun would die of it.
   trap 'interrupted=1
     if [[ $((SECONDS - start)) -lt 5 ]]; then sleep 5; fi
