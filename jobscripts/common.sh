@@ -32,13 +32,18 @@ set_job_end() {
 # hearth_step ARGUMENTS...: `hearth ARGUMENTS` on all tasks of the job; returns its exit status.
 # SIGUSR1 to this script (from sbatch --signal=B:USR1@..., or scancel --batch) goes on to the ranks.
 hearth_step() {
-  local launcher step status interrupted
+  local launcher step start status interrupted
   set_job_end
   read -ra launcher <<<"$HEARTH_LAUNCHER"
   say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_NTASKS ranks: ${launcher[*]} $HEARTH $*"
   "${launcher[@]}" "$HEARTH" "$@" &
   step=$!
-  trap 'interrupted=1; kill -USR1 "$step" 2>/dev/null || true' USR1
+  # shellcheck disable=SC2034  # the trap reads it
+  start=$SECONDS
+  # A launcher or a rank that has only just begun would die of it.
+  trap 'interrupted=1
+    if [[ $((SECONDS - start)) -lt 5 ]]; then sleep 5; fi
+    kill -USR1 "$step" 2>/dev/null || true' USR1
   # Slurm sends SIGTERM to end the job, to the ranks too: wait for the checkpoint that they write.
   trap 'interrupted=1 ended_by_slurm=1' TERM
   while true; do
