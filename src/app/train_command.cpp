@@ -126,6 +126,11 @@ Status train(const Config& config, const Communicator& world) {
       records.routing.set_open_interval(resumed->open_interval);
     });
   } else {
+    world.together([&] {
+      if (!world.is_first() || checkpoints.list().empty()) return;
+      std::fprintf(stderr, "no checkpoint in %s is good: the run starts from its seed\n",
+                   checkpoints.path().c_str());
+    });
     pulse.enter({"initial weights"});
     trainer.optimizer().initialize();
   }

@@ -45,7 +45,16 @@ std::vector<TensorStretch> stretches_of(const TensorTable& table, const TensorPa
   for (const ArenaLayout::Run& run : part.layout->runs(part.range)) {
     const auto tensor = static_cast<std::size_t>(run.tensor);
     const Index first = run.slice * table[tensor].slice_elements() + run.first;
-    stretches.push_back({tensor, {first, first + run.elements}, run.begin - part.range.begin});
+    const Index offset = run.begin - part.range.begin;
+    if (!stretches.empty()) {  // experts without padding between them are one stretch
+      TensorStretch& last = stretches.back();
+      if (last.tensor == tensor && last.range.end == first &&
+          last.offset + last.range.size() == offset) {
+        last.range.end += run.elements;
+        continue;
+      }
+    }
+    stretches.push_back({tensor, {first, first + run.elements}, offset});
   }
   return stretches;
 }

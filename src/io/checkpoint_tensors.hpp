@@ -35,7 +35,7 @@ struct TensorStretch {
   Index offset;
 };
 
-// The stretches of a part, a tensor's after each other.
+// The stretches of a part, as long as they can be, a tensor's after each other.
 template <class T>
 [[nodiscard]] std::vector<TensorStretch> stretches_of(const TensorTable& table,
                                                       const TensorPart<T>& part);

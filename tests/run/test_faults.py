@@ -208,6 +208,22 @@ def test_background_changes_no_bit(launch: Launch, tiny: TinyRun, ranks: int) ->
     assert len(list((tiny.output / "checkpoints").iterdir())) == 2  # checkpoint.keep
 
 
+def test_without_a_good_checkpoint_the_run_starts_again(launch: Launch, tiny: TinyRun) -> None:
+    undisturbed = reference(launch, tiny)
+    assert (
+        launch(1, "train", str(tiny.deck), *EVERY_STEP, "--run.stop_step=2").returncode == REQUEUE
+    )
+    checkpoints = sorted((tiny.output / "checkpoints").glob("step_*.h5"))
+    for file in checkpoints:
+        os.truncate(file, file.stat().st_size - 1)
+    finished = launch(2, "train", str(tiny.deck), *EVERY_STEP)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("passed over") == len(checkpoints) == 2
+    said = f"no checkpoint in {tiny.output / 'checkpoints'} is good: the run starts from its seed\n"
+    assert said in finished.stderr
+    assert_same_run(undisturbed, tiny.output, STEPS)
+
+
 def flip(file: Path, at: int) -> None:
     content = bytearray(file.read_bytes())
     content[at] ^= 0x40

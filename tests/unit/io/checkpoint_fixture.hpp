@@ -31,9 +31,11 @@ inline TensorTable odd_table() {
       {"layers/00/cube", {6, 7, 200}, {"heads", "head_dim", "hidden"}},
       {"one", {1}, {"hidden"}},
       {"head/weight", {97, 50}, {"vocabulary", "hidden"}},
+      // No padding between its experts.
+      {"layers/00/experts/up", {experts, 64, 128}, {"expert", "expert_ffn", "hidden"}},
   };
   table[0].hugging_face = "model.embed_tokens.weight";
-  table[4].owner = table[5].owner = Owner::experts;
+  table[4].owner = table[5].owner = table[9].owner = Owner::experts;
   table[8].alias_of = "embedding/weight";
   return table;
 }
