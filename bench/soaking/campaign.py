@@ -16,7 +16,7 @@ from measure.child import ChildError, check, started
 from soaking.damage import damage_checkpoint, leave_temporary_files
 from soaking.disturbance import DISK, KILLS, SIGNAL, Disturbance, any_disturbance
 from soaking.layout import Layout, any_layout
-from soaking.processes import wait_until_gone
+from soaking.processes import wait_for_end, wait_until_gone
 from soaking.tally import Tally
 
 REQUEUE, KEPT, STEPS = 75, 3, 96
@@ -123,6 +123,7 @@ class Campaign:
             with started(command, environment, stdout=subprocess.DEVNULL, stderr=errors) as mpirun:
                 if disturbance is not None:
                     disturbance.happen(mpirun)
+                self.tally.stuck += wait_for_end(mpirun, output, PATIENCE_S)
                 status = mpirun.wait()
             self.tally.left_behind += wait_until_gone(output, PATIENCE_S)
             errors.seek(0)

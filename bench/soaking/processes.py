@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -18,6 +19,22 @@ def working_on(output: Path) -> list[int]:
             if f"--run.output={output}".encode() in arguments:
                 found.append(int(process.name))
     return found
+
+
+def wait_for_end(mpirun: subprocess.Popen[str], output: Path, patience_s: float) -> bool:
+    """Waits for mpirun's end. One that outlives all its ranks (Open MPI 4.1.4 may, where a rank is
+    killed while others start) is killed; whether that had to be."""
+    seen_s = time.monotonic()  # when a rank was last seen
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            mpirun.wait(1.0)
+            return False
+        if any(pid != mpirun.pid for pid in working_on(output)):
+            seen_s = time.monotonic()
+        if time.monotonic() - seen_s > patience_s:
+            mpirun.kill()
+            mpirun.wait()
+            return True
 
 
 def wait_until_gone(output: Path, patience_s: float) -> int:

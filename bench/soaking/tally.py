@@ -20,6 +20,7 @@ class Tally:
     damage: Counter[str] = field(default_factory=Counter)  # of checkpoints, by kind
     passed_over: int = 0
     left_behind: int = 0  # ranks that outlived their mpirun and had to be killed
+    stuck: int = 0  # mpiruns that outlived their ranks and had to be killed
     layouts: set[Layout] = field(default_factory=set)
     campaigns: Counter[str] = field(default_factory=Counter)  # by compute type
     bytes_compared: int = 0
@@ -39,6 +40,7 @@ class Tally:
             *[(f"  {kind}", count) for kind, count in sorted(self.damage.items())],
             ("damaged checkpoints passed over", self.passed_over),
             ("ranks that outlived mpirun and were killed", self.left_behind),
+            ("mpiruns that outlived their ranks, and killed", self.stuck),
             ("runs finished and compared", sum(self.campaigns.values())),
             *[(f"  in {kind}", count) for kind, count in sorted(self.campaigns.items())],
             ("bytes compared", self.bytes_compared),
