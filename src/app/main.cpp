@@ -138,7 +138,9 @@ int main(int argc, char** argv) {
   // stop in order. Other commands have nothing to save.
   if (argc > 1 && std::string_view(argv[1]) == "train") catch_stop_signals();
   // Step 1. MPI, before anything that may fail: only then can all ranks fail together.
-  MPI_Init(&argc, &argv);
+  // Threads beside the main one (a watchdog, a writer of checkpoints) make no calls of MPI.
+  int provided = MPI_THREAD_SINGLE;
+  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
   const int status = run(argc, argv);
   // Step 5. Leave together.
   MPI_Finalize();
