@@ -7,7 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "base/error.hpp"
+#include "io/replace_file.hpp"
 
 namespace hearth {
 
@@ -48,7 +48,7 @@ void HeartbeatFile::create() const {
     const Heartbeat none;
     std::memcpy(page.data(), &none, sizeof none);
     if (!file.write(page.data(), page.size(), rank * page_bytes)) {
-      throw failure(path_, ": cannot be written: ", std::strerror(errno));
+      throw cannot_be_written(path_, errno);
     }
   }
 }

@@ -122,13 +122,6 @@ bool write_all(int file, const std::string& content) {
          ::ftruncate(file, static_cast<off_t>(content.size())) == 0 && ::fsync(file) == 0;
 }
 
-// A full or broken disk is no mistake of the deck's; any other folder may be right.
-Error cannot_be_written(const std::string& path, int error) {
-  const bool disk = error == EIO || error == ENOSPC || error == EDQUOT;
-  return {disk ? Status::failure : Status::bad_input,
-          text(path, ": cannot be written: ", std::strerror(error))};
-}
-
 void make_folder(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);

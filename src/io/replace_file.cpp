@@ -8,8 +8,6 @@
 #include <cstring>
 #include <filesystem>
 
-#include "base/error.hpp"
-
 namespace hearth {
 
 namespace {
@@ -29,6 +27,12 @@ void sync(const std::string& path, int flags) {
 }
 
 }  // namespace
+
+Error cannot_be_written(const std::string& path, int error) {
+  const bool disk = error == EIO || error == ENOSPC || error == EDQUOT;
+  return {disk ? Status::failure : Status::bad_input,
+          text(path, ": cannot be written: ", std::strerror(error))};
+}
 
 std::string temporary_name(const std::string& path) {
   return path + temporary_suffix;

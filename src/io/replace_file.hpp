@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "base/error.hpp"
+
 namespace hearth {
 
 inline constexpr const char* temporary_suffix = ".tmp";
@@ -24,6 +26,10 @@ class Descriptor {
  private:
   int number_;
 };
+
+// That a file of the output folder cannot be made, for errno's `error`: bad input, since another
+// folder may be right, unless the disk is full or broken, which is no mistake of the deck's.
+[[nodiscard]] Error cannot_be_written(const std::string& path, int error);
 
 // Forces a file's contents to the disk, or throws failure: this is where a full disk or a quota
 // on a network file system may show first.
