@@ -127,3 +127,20 @@ def test_the_checksum_of_the_weights_is_everywhere_the_same(launch: Launch, tiny
 def test_manual_is_current(launch: Launch) -> None:
     manual = Path(__file__).resolve().parents[2] / "docs" / "deck.md"
     assert launch(1, "keys").stdout == manual.read_text(), "run: hearth keys > docs/deck.md"
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+def test_plain_sums_repeat_on_one_layout_and_train_alike(
+    launch: Launch, tiny: TinyRun, kind: str
+) -> None:
+    exact = train(launch, tiny, "exact", (1, 1, 1), f"--model.compute_type={kind}")
+    plain = (f"--model.compute_type={kind}", "--run.reproducible=false")
+    for layout in [(1, 1, 2), (3, 3, 1), (4, 2, 1)]:
+        names = [f"{layout[0]}-{turn}" for turn in range(2)]
+        sums = [train(launch, tiny, name, layout, *plain) for name in names]
+        assert sums[0] == sums[1], layout
+        if kind == "fp32":
+            assert sums[0] != exact, "gradients were summed as integers"
+        a, b = (contents(tiny.folder / name / "training.h5") for name in ("exact", names[0]))
+        np.testing.assert_allclose(b["loss"], a["loss"], rtol=1e-4)
+        np.testing.assert_allclose(b["gradient_norm"], a["gradient_norm"], rtol=1e-3)

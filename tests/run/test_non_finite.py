@@ -10,7 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import Launch, TinyRun, assert_same_run, contents, write_source
+from conftest import Launch, TinyRun, assert_same_run, contents
+from tiny_run import write_source
 
 NAN = float("nan")
 # Finite in single precision, not finite once multiplied.
@@ -121,6 +122,13 @@ def test_diverging_run(launch: Launch, tiny: TinyRun) -> None:
     assert "lower optimizer.learning_rate" in said[0]
     assert said[0] == said[1]
     assert not list(tiny.folder.glob("*/checkpoints/*.h5*"))
+
+
+def test_plain_sums_that_are_not_finite_are_named(launch: Launch, tiny: TinyRun) -> None:
+    said = error_of(
+        launch, 2, str(tiny.deck), "--optimizer.learning_rate=1e18", "--run.reproducible=false"
+    )
+    assert "gradient: head/weight (1536 not finite)" in said  # (64, 24): every element
 
 
 def test_skip_limit(launch: Launch, begun: TinyRun) -> None:

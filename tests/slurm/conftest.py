@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 from cluster import ROOT, Cluster, missing_programs, slurm_cluster, wait_until
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/run")]
 
 from run.conftest import (  # noqa: E402, F401
     Launch,
