@@ -13,18 +13,11 @@ import pytest
 from conftest import Launch, TinyRun, assert_same_run, contents
 from tiny_run import write_source
 
+from checkpoint_comparison import checksum
+
 NAN = float("nan")
 # Finite in single precision, not finite once multiplied.
 HUGE = 3e38
-
-
-def mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of docs/file_formats.md."""
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
 
 
 def edit(checkpoint: Path, name: str, change: Callable[[np.ndarray], None]) -> None:
@@ -34,9 +27,7 @@ def edit(checkpoint: Path, name: str, change: Callable[[np.ndarray], None]) -> N
         values = dataset[...]
         change(values)
         dataset[...] = values
-        bits = values.ravel().view(np.uint32).astype(np.uint64)
-        index = np.arange(bits.size, dtype=np.uint64)
-        dataset.attrs.modify("checksum", mix(mix(index) ^ bits).sum(dtype=np.uint64))
+        dataset.attrs.modify("checksum", checksum(dataset))
 
 
 def error_of(launch: Launch, ranks: int, *arguments: str) -> str:
