@@ -39,20 +39,19 @@ def command(hearth: str) -> Callable[[int], list[str]]:
     """The command line that starts the program on a number of ranks."""
 
     def build(ranks: int) -> list[str]:
-        if ranks == 1:  # mpirun takes two seconds to end when the status is not 0
-            return [hearth]
         return ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks), hearth]
 
     return build
 
 
 @pytest.fixture(scope="session")
-def launch(command: Callable[[int], list[str]]) -> Launch:
-    """Runs the program to its end on `ranks` ranks."""
+def launch(hearth: str, command: Callable[[int], list[str]]) -> Launch:
+    """Runs the program to its end on `ranks` ranks; one without mpirun, which takes two seconds to
+    end where the status is not 0."""
 
     def run(ranks: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*command(ranks), *arguments],
+            [*(command(ranks) if ranks > 1 else [hearth]), *arguments],
             # Threads that wait do not spin: there are more of them than cores.
             env={**os.environ, "OMP_WAIT_POLICY": "passive", **environment},
             capture_output=True,
