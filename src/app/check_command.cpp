@@ -102,7 +102,7 @@ Status check_command(const Config& config, const Communicator& world, int ranks)
     if (config.run.reproducible) {
       const PromiseCost cost = promise_cost(config, grid);
       std::printf(
-          "equality on any layout, at rates measured here: at most %.1f %% of its step, %.3g s "
+          "equality on any layout, at rates measured here: about %.1f %% of its step, %.3g s "
           "beside %.3g s of products\n",
           100 * cost.share(), cost.sums_s, cost.products_s);
     }

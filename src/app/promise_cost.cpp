@@ -36,7 +36,7 @@ double least_s(const Work& work) {
   return least;
 }
 
-constexpr Index summed = Index{1} << 22;   // elements of a sum: no cache holds them
+constexpr Index summed = Index{1} << 24;   // elements of a sum: no cache holds them
 constexpr Index scratch = Index{1} << 20;  // of a term, about what a layer adds at a time
 
 // Seconds an element: of a term that is added, of clearing, of the norm and the update.

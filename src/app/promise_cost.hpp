@@ -11,7 +11,8 @@ struct PromiseCost {
   double sums_s = 0;      // that gradients take longer as integers than in floating point
   double products_s = 0;  // of the matrix products and attention, at the products' rate
 
-  // At most this part of a step: one also has work that is neither.
+  // About this part of a step: one also has work that is neither, and products for sums of integers
+  // come in smaller groups.
   [[nodiscard]] double share() const { return sums_s / (sums_s + products_s); }
 };
 

@@ -41,6 +41,21 @@ def test_check_prints_activations(launch: Launch, tiny: TinyRun) -> None:
     assert again_worst < worst
 
 
+def test_check_prints_what_equality_costs(launch: Launch, tiny: TinyRun) -> None:
+    line = r"equality on any layout, at rates measured here: about ([0-9.]+) % of its step"
+    found = re.search(line, launch(1, "check", str(tiny.deck)).stdout)
+    assert found and 0 <= float(found[1]) <= 100
+    off = launch(1, "check", str(tiny.deck), "--run.reproducible=false").stdout
+    assert "equality" not in off
+    sums = "gradient sums ([0-9.]+)"
+    large = ("--model.vocabulary=1000000",)
+    fixed, plain = (
+        float(re.search(sums, launch(1, "check", str(tiny.deck), *large, *more).stdout)[1])
+        for more in ((), ("--run.reproducible=false",))
+    )
+    assert plain == pytest.approx(fixed / 2, abs=2e-3)
+
+
 def test_check_prints_token_statistics(launch: Launch, tiny: TinyRun) -> None:
     options = ["--model.vocabulary=1048576", "--moe.experts=64"]
     # (1 layer, 2^20 token ids, 64 experts) int64 are 0.5 GiB; two checkpoints.
