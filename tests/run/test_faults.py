@@ -51,6 +51,8 @@ def train(launch: Launch, tiny: TinyRun) -> Train:
             "HEARTH_FAULT": f"{fault} {tiny.output}/",
             "HEARTH_FAULT_RANK": str(victim),
         }
+        if ranks == 1:
+            environment["OMPI_COMM_WORLD_RANK"] = "0"  # there is no mpirun that would say so
         if calls is not None:
             environment["HEARTH_FAULT_CALLS"] = str(calls)
         return launch(ranks, "train", str(tiny.deck), *EVERY_STEP, *options, **environment)
