@@ -53,7 +53,7 @@ def _layer(setting: Setting, piece: Piece, sequences: int) -> None:
         "promise", name_of_layer(setting, piece, sequences), setting.options.threads
     )
     given = [f"--warmup={piece.warmup}", f"--repeat={piece.repeats}"]
-    given += [f"--batch.cell_sequences={sequences}"]
+    given += [f"--batch.cell_sequences={sequences}", f"--batch.global_batch={sequences}"]
     given += [f"--model.sequence_length={setting.plan.length}"]
     for turn in setting.rounds(piece.rounds):
         for kind in setting.options.types:

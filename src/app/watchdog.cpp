@@ -74,6 +74,16 @@ class Silence {
   double seconds_ = 0;
 };
 
+// Who this process is and where its main thread is, before the first tick.
+Heartbeat first_heartbeat(const Pulse::Reading& now) {
+  Heartbeat heartbeat;
+  heartbeat.process = getpid();
+  gethostname(heartbeat.host, sizeof heartbeat.host - 1);
+  heartbeat.step = now.step;
+  copy_text(now.phase.name, heartbeat.phase, sizeof heartbeat.phase);
+  return heartbeat;
+}
+
 [[noreturn]] void end_process() {
   // Not exit(): what it would destroy is in use by the main thread.
   _exit(static_cast<int>(Status::failure));
@@ -87,6 +97,8 @@ Watchdog::Watchdog(const Communicator& world, const std::string& file, double ti
   world.together([&] {
     if (world.is_first()) file_.create();
   });
+  // A rank that is stopped from now on can be named.
+  (void)file_.write(rank_, first_heartbeat(pulse_->read()));
   // Signals stay with the main thread, whose calls they interrupt.
   sigset_t all, before;
   sigfillset(&all);
@@ -108,9 +120,7 @@ Watchdog::~Watchdog() {
 
 void Watchdog::watch() {
   const double period = period_s(timeout_s_), patience = patience_s(timeout_s_);
-  Heartbeat mine;
-  mine.process = getpid();
-  gethostname(mine.host, sizeof mine.host - 1);
+  Heartbeat mine = first_heartbeat(pulse_->read());
   Silence silence;
   std::optional<HangJudge> judge;
   std::vector<Heartbeat> all;

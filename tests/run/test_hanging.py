@@ -17,6 +17,7 @@ from conftest import Launch, TinyRun
 
 Command = Callable[[int], list[str]]
 TIMEOUT_S = 3.0
+TICK_S = TIMEOUT_S / 20  # docs/architecture.md
 SLACK_S = 4.0  # on a busy machine, with the launcher's own time to end the ranks
 PATIENCE_S = 60.0
 LONG = ("--run.steps=100000", "--checkpoint.every_steps=20", f"--run.hang_timeout_s={TIMEOUT_S}")
@@ -98,6 +99,7 @@ def test_stopped_rank(
 ) -> None:
     with running(command, ranks, "train", str(tiny.deck), *LONG) as process:
         wait_for_checkpoint(tiny.output, process)
+        time.sleep(2 * TICK_S)  # what a rank last said of itself may be as old as a tick
         pids = ranks_of(process)
         start = time.monotonic()
         os.kill(pids[stopped], signal.SIGSTOP)
