@@ -30,9 +30,9 @@ struct Parts {
   Parts(const Config& config, const Mesh& mesh) : table(make_tensor_table(config)) {
     const RankGrid& grid = mesh.grid;
     const int rank = mesh.world.rank();
-    const auto experts = mesh.placement.experts_of(grid.expert_index(rank));
-    layouts.emplace_back(table, Owner::everyone, std::vector<Index>{});
-    layouts.emplace_back(table, Owner::experts, experts);
+    for (const Owner owner : {Owner::everyone, Owner::experts}) {
+      layouts.emplace_back(table, owner, mesh.placements, grid.expert_index(rank));
+    }
     const std::vector<Range> shards = {layouts[0].shard(grid.ranks, rank),
                                        layouts[1].shard(grid.data_ranks(), grid.data_index(rank))};
     for (const char* group : {model_group, first_moment_group, second_moment_group}) {
@@ -95,7 +95,7 @@ double median(std::vector<double> values) {
 template <class T>
 void checkpoint(const Config& config, const Communicator& world, const Measure& measure) {
   using R = Real<T>;
-  const Mesh mesh(world, config.parallel.expert_ranks, config.moe.experts);
+  const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
   Parts<R> held(config, mesh);
   std::vector<float> plain(world.is_first() ? held.bytes() / sizeof(float) : 0, 0.125F);
   const std::string& folder = config.run.output;

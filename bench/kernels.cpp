@@ -10,7 +10,9 @@
 #include "kernels/matmul/matmul.hpp"
 #include "kernels/permutation.hpp"
 #include "kernels/rms_norm.hpp"
-#include "kernels/router.hpp"
+#include "kernels/routing/gates.hpp"
+#include "kernels/routing/selection.hpp"
+#include "kernels/routing/sums.hpp"
 #include "kernels/statistics.hpp"
 #include "kernels/swiglu.hpp"
 #include "model/transformer.hpp"
@@ -77,7 +79,7 @@ void rows_pass(const Config& config, const Measure& measure) {
 // What `train` counts of a layer's choices beside what the losses need.
 void statistics_pass(const Config& config, const Measure& measure, const Array2<const int>& choice,
                      const Array1<const int>& count) {
-  const Index tokens = config.cell_tokens(), experts = config.moe.experts;
+  const Index tokens = config.cell_tokens(), experts = config.moe.experts.at(0);
   const Index vocabulary = config.model.vocabulary;
   // Token ids about as uneven as text: Zipf's law.
   const auto deviate = random_array<double>("token", 1, tokens);
@@ -106,58 +108,68 @@ template <class T>
 std::vector<Index> router_pass(const Config& config, const Measure& measure) {
   using R = Real<T>;
   const Index tokens = config.cell_tokens(), hidden = config.model.hidden;
-  const Index experts = config.moe.experts, k = config.moe.top_k, blocks = row_blocks(tokens);
+  const Index experts = config.moe.experts.at(0), k = config.moe.top_k.at(0);
+  const Index blocks = row_blocks(tokens);
   const auto logits = random_array<R>("logits", tokens, experts),
              dlogits = uninitialized<Array2<R>>("dlogits", tokens, experts),
-             probability = uninitialized<Array2<R>>("probability", tokens, experts),
+             affinity = uninitialized<Array2<R>>("affinity", tokens, experts),
              gate = uninitialized<Array2<R>>("gate", tokens, k),
              dgate = uninitialized<Array2<R>>("dgate", tokens, k);
   const auto log_sum = uninitialized<Array1<R>>("log_sum", tokens);
   const auto choice = uninitialized<Array2<int>>("choice", tokens, k),
              position = uninitialized<Array2<int>>("position", tokens, k),
              counts = uninitialized<Array2<int>>("partial counts", blocks, experts);
-  const auto sums = uninitialized<Array2<double>>("partial sums", blocks, experts + 2);
-  const Array1<int> count("count", experts), segment_begin("segment begin", experts);
-  const Array1<double> slope("slope", experts);
-  const RouterSums totals{Array1<double>("mass", experts), Array1<double>("entropy", 1),
-                          Array1<double>("z squared", 1)};
-  measure("router: softmax and top-k", 0,
-          [&] { route_top_k<R>(logits, probability, choice, gate, log_sum); });
+  const auto sums =
+      uninitialized<Array2<double>>("partial sums", blocks, router_sum_columns(experts));
+  const Array1<int> count("count", experts), segment_begin("segment begin", experts),
+      segment_rows("segment rows", experts);
+  const AffinitySlope slope{Array2<double>("slope", 1, experts), tokens};
+  const RouterSums totals(experts);
+  const GateRule rule{Score::softmax, false, 1, static_cast<int>(experts)};
+  measure("router: softmax and top-k", 0, [&] {
+    score<R>(rule.score, logits, affinity, log_sum);
+    select_top_k<R>(affinity, {}, gate, choice);
+    take_gates<R>(rule, logits, affinity, choice, choice, gate);
+  });
   measure("router: counts and sums", 0, [&] {
     count_copies(choice, counts, count, position);
-    sum_router<R>(probability, log_sum, sums, totals);
+    sum_router<R>(logits, affinity, log_sum, choice, gate, slope, sums, totals);
   });
   statistics_pass(config, measure, choice, count);
   measure("router backward", 0, [&] {
-    route_top_k_backward<R>(dgate, probability, choice, log_sum, slope, 1e-3, dlogits);
+    gates_backward<R>(rule, logits, affinity, choice, choice, gate, dgate, dgate);
+    score_backward<R>(rule.score, logits, affinity, log_sum, choice, dgate, slope, 1e-3, dlogits);
   });
 
   const auto host_count = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), count);
-  const auto host_begin = Kokkos::create_mirror_view(segment_begin);
+  const auto host_begin = Kokkos::create_mirror_view(segment_begin),
+             host_rows = Kokkos::create_mirror_view(segment_rows);
   std::vector<Index> segments;
   Index rows = 0;
   for (Index e = 0; e < experts; ++e) {
     host_begin(e) = static_cast<int>(rows);
     rows += segments.emplace_back(padded_rows(host_count(e)));
+    host_rows(e) = static_cast<int>(segments.back());
   }
   Kokkos::deep_copy(segment_begin, host_begin);
+  Kokkos::deep_copy(segment_rows, host_rows);
+  const CopyPlaces places{choice, position, segment_begin, segment_rows, count};
   const auto x = random_array<T>("x", tokens, hidden);
   const auto y = uninitialized<Array2<T>>("y", tokens, hidden);
   const auto copies = uninitialized<Array2<T>>("copies", rows, hidden);
-  measure("dispatch", 0, [&] { dispatch<T>(x, choice, position, segment_begin, count, copies); });
-  measure("combine", 0, [&] { combine<T>(copies, choice, position, segment_begin, gate, y); });
-  measure("combine backward", 0, [&] {
-    combine_backward<T>(x, copies, choice, position, segment_begin, count, gate, copies, dgate);
-  });
+  measure("dispatch", 0, [&] { dispatch<T>(x, places, {}, copies); });
+  measure("combine", 0, [&] { combine<T>(copies, places, gate, y); });
+  measure("combine backward", 0,
+          [&] { combine_backward<T>(x, copies, places, gate, copies, dgate); });
   measure("dispatch backward", 0,
-          [&] { dispatch_backward<T>(copies, choice, position, segment_begin, y); });
+          [&] { dispatch_backward<T>(copies, places, {}, y); });
   return segments;
 }
 
 template <class T>
 void experts_pass(const Config& config, const Measure& measure, const std::vector<Index>& rows_of) {
   const Index hidden = config.model.hidden, ffn = config.moe.expert_ffn;
-  const Index experts = config.moe.experts;
+  const Index experts = config.moe.experts.at(0);
   std::vector<Segment> segments;
   Index rows = 0;
   for (Index e = 0; e < experts; ++e) {
@@ -171,7 +183,7 @@ void experts_pass(const Config& config, const Measure& measure, const std::vecto
   const MatrixStack<const T> stack{weights.data(), ffn * hidden, ffn, hidden};
   const MatrixStack<Real<T>> sums{gradients.data(), ffn * hidden, ffn, hidden};
   // Of the copies: rows of padding cost time, but are no work.
-  const Index copies = config.cell_tokens() * config.moe.top_k;
+  const Index copies = config.cell_tokens() * config.moe.top_k.at(0);
   const double flops = 2.0 * static_cast<double>(copies * hidden * ffn);
   Matmul matmul;
   measure("experts: one product", flops, [&] { matmul.grouped_nt<T>(x, stack, y, segments); });

@@ -11,7 +11,7 @@ namespace {
 // get as many tokens.
 template <class T>
 void balance(const Config& config, const Array2<T>& x) {
-  const Index experts = config.moe.experts, k = config.moe.top_k;
+  const Index experts = config.moe.experts.at(0), k = config.moe.top_k.at(0);
   const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), x);
   for (Index t = 0; t < static_cast<Index>(x.extent(0)); ++t) {
     for (Index j = 0; j < k; ++j) {
@@ -44,7 +44,7 @@ void moe_layer(const Config& deck, const Communicator& world, const Measure& mea
   config.model.layers = 1;
   config.model.vocabulary = 1;
   config.moe.dense_layers = 0;
-  const Mesh mesh(world, config.parallel.expert_ranks, config.moe.experts);
+  const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
   const DeviceExchange exchange(mesh.experts);
   hearth::kernels::Matmul matmul;
   PhaseTimers timers;
@@ -57,7 +57,8 @@ void moe_layer(const Config& deck, const Communicator& world, const Measure& mea
     for (std::size_t i = 0; i < weights.size(); ++i) host(i) = static_cast<T>(weights(i));
     Kokkos::deep_copy(arena.weights, host);
   }
-  MoeLayer<T> layer(config, parameters, "layers/00/", 0, mesh.placement, exchange, workspace);
+  MoeLayer<T> layer(config, parameters, "layers/00/", 0, mesh.placements.at(0), exchange,
+                    workspace);
   StepSums sums(config, 1);
 
   const Index tokens = config.cell_tokens(), hidden = config.model.hidden;
@@ -66,10 +67,10 @@ void moe_layer(const Config& deck, const Communicator& world, const Measure& mea
   const auto x = random_array<T>("x", tokens, hidden), dy = random_array<T>("dy", tokens, hidden);
   const auto y = uninitialized<Array2<T>>("y", tokens, hidden);
   const auto dx = uninitialized<Array2<T>>("dx", tokens, hidden);
-  const auto choice = uninitialized<Array2<int>>("choice", tokens, config.moe.top_k);
+  const auto choice = uninitialized<Array2<int>>("choice", tokens, router_traits(config, 0).slots);
   const double products = static_cast<double>(
-      3 * (config.moe.top_k * config.moe.expert_ffn + config.moe.shared_ffn) * hidden +
-      config.moe.experts * hidden);
+      3 * (config.moe.top_k.at(0) * config.moe.expert_ffn + config.moe.shared_ffn) * hidden +
+      config.moe.experts.at(0) * hidden);
   const double flops = 6.0 * static_cast<double>(tokens) * products;
   const auto pass = [&] {
     workspace.activations.clear();
@@ -78,7 +79,7 @@ void moe_layer(const Config& deck, const Communicator& world, const Measure& mea
     layer.backward(cell, dy, dx);
   };
   measure("MoE layer, routing of random weights", flops, pass);
-  if (config.moe.experts > hidden) return;
+  if (config.moe.experts.at(0) > hidden) return;
   balance(config, x);
   unit_router(config, parameters);
   measure("MoE layer, balanced", flops, pass);

@@ -49,11 +49,12 @@ void add_gradient(const Array1<const R>& g, const GradientSum<R>& gradient) {
       });
 }
 
-void add_statistic(const Array1<const double>& value, const Array1<std::int64_t>& statistic) {
+void add_statistic(const Array1<const double>& value, const Array1<std::int64_t>& statistic,
+                   double unit) {
   assert(statistic.extent(0) == value.extent(0));
   Kokkos::parallel_for(
       "add_statistic", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(value.extent(0))),
-      KOKKOS_LAMBDA(const Index i) { add_statistic_term(statistic(i), value(i), statistic_unit); });
+      KOKKOS_LAMBDA(const Index i) { add_statistic_term(statistic(i), value(i), unit); });
 }
 
 template <class G>

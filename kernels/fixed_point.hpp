@@ -11,6 +11,7 @@ namespace hearth::kernels {
 inline constexpr double gradient_unit = 0x1p-50;    // of a weight's gradient; sums within ±8192
 inline constexpr double gradient_limit = 0x1p13;    // |g| · cells must stay below
 inline constexpr double statistic_unit = 0x1p-30;   // of sums over tokens: loss, entropy, …
+inline constexpr double norm_unit = 0x1p-20;       // of sums over tokens of what has no bound
 inline constexpr double validation_unit = 0x1p-20;  // of a whole split's loss: 2⁴³ nats fit
 inline constexpr double mean_unit = 0x1p-50;  // of what is divided by the step's tokens already
 
@@ -94,8 +95,9 @@ KOKKOS_INLINE_FUNCTION void note_overflow(const GradientSum<R>& gradient, Index 
 template <class R>
 void add_gradient(const Array1<const R>& g, const GradientSum<R>& gradient);
 
-// statistic[i] += value[i] in units of statistic_unit.
-void add_statistic(const Array1<const double>& value, const Array1<std::int64_t>& statistic);
+// statistic[i] += value[i] in units of `unit`.
+void add_statistic(const Array1<const double>& value, const Array1<std::int64_t>& statistic,
+                   double unit = statistic_unit);
 
 // Norms are summed over blocks of this many consecutive elements, each within one tensor (one
 // expert's slice of an expert tensor). No shard boundary cuts a block.

@@ -12,5 +12,5 @@
 #include "kernels/reference/permutation.hpp"
 #include "kernels/reference/rms_norm.hpp"
 #include "kernels/reference/rotary.hpp"
-#include "kernels/reference/router.hpp"
+#include "kernels/reference/routing.hpp"
 #include "kernels/reference/swiglu.hpp"

@@ -7,8 +7,8 @@ void count_pairs(const Array2<const int>& choice, const Array2<std::int64_t>& to
   const int k = static_cast<int>(choice.extent(1));
   Kokkos::parallel_for(
       "count_pairs", Kokkos::RangePolicy<Exec>(0, choice.extent(0)), KOKKOS_LAMBDA(const Index t) {
-        for (int i = 0; i < k; ++i) {
-          for (int j = 0; j < k; ++j) {
+        for (int i = 0; i < k && choice(t, i) >= 0; ++i) {
+          for (int j = 0; j < k && choice(t, j) >= 0; ++j) {
             Kokkos::atomic_add(&together(choice(t, i), choice(t, j)), weight);
           }
         }
@@ -21,7 +21,9 @@ void count_labelled(const Array1<const int>& label, const Array2<const int>& cho
   Kokkos::parallel_for(
       "count_labelled", Kokkos::RangePolicy<Exec>(0, choice.extent(0)),
       KOKKOS_LAMBDA(const Index t) {
-        for (int j = 0; j < k; ++j) Kokkos::atomic_add(&count(label(t), choice(t, j)), weight);
+        for (int j = 0; j < k && choice(t, j) >= 0; ++j) {
+          Kokkos::atomic_add(&count(label(t), choice(t, j)), weight);
+        }
       });
 }
 
@@ -62,6 +64,13 @@ void add_counts(const Array1<const int>& count, const Array1<std::int64_t>& tota
   Kokkos::parallel_for(
       "add_counts", Kokkos::RangePolicy<Exec>(0, count.extent(0)),
       KOKKOS_LAMBDA(const Index i) { total(i) += count(i); });
+}
+
+void add_difference(const Array1<const int>& count, const Array1<const int>& less,
+                    const Array1<std::int64_t>& total) {
+  Kokkos::parallel_for(
+      "add_difference", Kokkos::RangePolicy<Exec>(0, count.extent(0)),
+      KOKKOS_LAMBDA(const Index i) { total(i) += count(i) - less(i); });
 }
 
 template std::int64_t count_non_finite<bfloat16>(const Array1<const bfloat16>&);

@@ -1,4 +1,5 @@
-// Counts of routing decisions, for the routing statistics. Integers: atomics keep them exact.
+// Counts of routing decisions, for the routing statistics. Integers: atomics keep them exact. A
+// token's choices stand in ascending order, and -1 in the slots after them.
 #pragma once
 
 #include "kernels/fixed_point.hpp"
@@ -7,13 +8,13 @@ namespace hearth::kernels {
 
 // together[i][j] += `weight` times the tokens that chose both expert i and expert j; the diagonal
 // counts the tokens of each expert. A weight of -1 takes back what was counted.
-void count_pairs(const Array2<const int>& choice,       // (tokens, k)
+void count_pairs(const Array2<const int>& choice,       // (tokens, slots)
                  const Array2<std::int64_t>& together,  // (experts, experts)
                  std::int64_t weight = 1);
 
 // count[label[t]][choice[t][j]] += `weight`: by token id, or by data source.
 void count_labelled(const Array1<const int>& label,     // (tokens)
-                    const Array2<const int>& choice,    // (tokens, k)
+                    const Array2<const int>& choice,    // (tokens, slots)
                     const Array2<std::int64_t>& count,  // (labels, experts)
                     std::int64_t weight = 1);
 
@@ -35,5 +36,9 @@ template <class T>
 
 // total[i] += count[i].
 void add_counts(const Array1<const int>& count, const Array1<std::int64_t>& total);
+
+// total[i] += count[i] - less[i].
+void add_difference(const Array1<const int>& count, const Array1<const int>& less,
+                    const Array1<std::int64_t>& total);
 
 }  // namespace hearth::kernels

@@ -29,10 +29,10 @@ StateBytes state_bytes(const Config& config, const RankGrid& grid) {
   });
   const double master = real > scalar ? real : 0;  // beside the weights, or the weights themselves
   const TensorTable table = make_tensor_table(config);
-  const ExpertPlacement placement(config.moe.experts, grid.expert_ranks);
+  const std::vector<ExpertPlacement> placements = make_placements(grid, config.experts_by_layer());
   StateBytes bytes;
   for (const Owner owner : {Owner::everyone, Owner::experts}) {
-    const ArenaLayout layout(table, owner, placement.experts_of(0));
+    const ArenaLayout layout(table, owner, placements, 0);
     const int holders = owner == Owner::everyone ? grid.ranks : grid.data_ranks();
     const auto all = static_cast<double>(layout.elements());
     const auto shard = static_cast<double>(layout.shard(holders, 0).size());
@@ -50,7 +50,7 @@ StateBytes state_bytes(const Config& config, const RankGrid& grid) {
 double token_count_bytes(const Config& config) {
   if (!config.statistics.token_counts) return 0;
   const double row = 8.0 * static_cast<double>(config.moe_layers() * config.model.vocabulary) *
-                     static_cast<double>(config.moe.experts);
+                     static_cast<double>(config.most_destinations());
   const Index every = config.checkpoint.every_steps;
   const Index checkpoints = (config.run.steps + every - 1) / every;
   return row * static_cast<double>(2 + 2 * checkpoints);
@@ -60,7 +60,7 @@ double token_count_bytes(const Config& config) {
 
 Status check_command(const Config& config, const Communicator& world, int ranks) {
   world.together([&] {
-    const RankGrid grid = make_rank_grid(ranks, config.parallel.expert_ranks, config.moe.experts);
+    const RankGrid grid = make_rank_grid(ranks, config.parallel.expert_ranks, config.experts_by_layer());
     if (!world.is_first()) return;
     const ParameterCounts paper = paper_parameters(config), truth = true_parameters(config);
     const auto line = [](const char* name, std::int64_t value) {
@@ -79,7 +79,7 @@ Status check_command(const Config& config, const Communicator& world, int ranks)
     std::printf("%-44s %.4g\n", "training FLOPs of the run",
                 flops * static_cast<double>(tokens) * static_cast<double>(config.run.steps));
 
-    std::printf("\n# decomposition\n%s\n", describe(grid, config.moe.experts).c_str());
+    std::printf("\n# decomposition\n%s\n", describe(grid, config.experts_by_layer()).c_str());
     const Index cells = config.cells_per_step();
     std::printf("%lld cells a step of up to %lld tokens, %lld to %lld a rank\n",
                 static_cast<long long>(cells), static_cast<long long>(config.cell_tokens()),

@@ -22,17 +22,23 @@ std::vector<Group> groups_of(const IntervalCounts& counts) {
   return groups;
 }
 
+// Layers may have different numbers of destinations: the largest one makes the tensor's axes.
 CounterTensor tensor_of(const Group& group) {
-  const Array2<std::int64_t>& layer = group.layers.front();
-  const auto layers = static_cast<Index>(group.layers.size());
-  return {group.name,
-          {layers, static_cast<Index>(layer.extent(0)), static_cast<Index>(layer.extent(1))},
-          group.axes,
-          {}};
+  Index rows = 0, columns = 0;
+  for (const auto& layer : group.layers) {
+    rows = std::max<Index>(rows, layer.extent(0));
+    columns = std::max<Index>(columns, layer.extent(1));
+  }
+  return {group.name, {static_cast<Index>(group.layers.size()), rows, columns}, group.axes, {}};
 }
 
-HostArray2<std::int64_t> on_host(std::int64_t* values, const Array2<std::int64_t>& layer) {
-  return {values, layer.extent(0), layer.extent(1)};
+// The corner of a layer's (rows, columns) of a tensor that the layer fills.
+Kokkos::View<std::int64_t**, Kokkos::LayoutStride, Kokkos::HostSpace> corner(
+    std::vector<std::int64_t>& values, const CounterTensor& tensor, std::size_t number,
+    const Array2<std::int64_t>& layer) {
+  const Index rows = tensor.dims[1], columns = tensor.dims[2];
+  return {values.data() + static_cast<Index>(number) * rows * columns,
+          Kokkos::LayoutStride(layer.extent(0), columns, layer.extent(1), 1)};
 }
 
 }  // namespace
@@ -47,12 +53,12 @@ std::vector<CounterTensor> collect(const IntervalCounts& counts, const Communica
   std::vector<CounterTensor> tensors;
   for (const Group& group : groups_of(counts)) {
     CounterTensor& tensor = tensors.emplace_back(tensor_of(group));
-    const std::size_t size = group.layers.front().size();
-    tensor.values.resize(group.layers.size() * size);
-    std::int64_t* to = tensor.values.data();
-    for (const auto& layer : group.layers) {
-      Kokkos::deep_copy(on_host(to, layer), layer);
-      to += size;
+    tensor.values.assign(
+        static_cast<std::size_t>(tensor.dims[0] * tensor.dims[1] * tensor.dims[2]), 0);
+    for (std::size_t number = 0; number < group.layers.size(); ++number) {
+      const auto& layer = group.layers[number];
+      const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), layer);
+      Kokkos::deep_copy(corner(tensor.values, tensor, number, layer), host);
     }
     world.sum_to_first(tensor.values);
     if (!world.is_first()) tensor.values.clear();
@@ -65,10 +71,11 @@ void restore(const std::vector<CounterTensor>& tensors, const IntervalCounts& co
     for (const CounterTensor& tensor : tensors) {
       if (tensor.name != group.name) continue;
       std::vector<std::int64_t> values = tensor.values;
-      std::int64_t* from = values.data();
-      for (const auto& layer : group.layers) {
-        Kokkos::deep_copy(layer, on_host(from, layer));
-        from += layer.size();
+      for (std::size_t number = 0; number < group.layers.size(); ++number) {
+        const auto& layer = group.layers[number];
+        const auto host = Kokkos::create_mirror_view(layer);
+        Kokkos::deep_copy(host, corner(values, tensor, number, layer));
+        Kokkos::deep_copy(layer, host);
       }
     }
   }

@@ -15,8 +15,8 @@ class Probe {
   // Token ids of the whole set, on every rank.
   [[nodiscard]] const std::vector<std::int32_t>& tokens() const { return tokens_; }
 
-  // (moe layers, tokens, k): the experts chosen with the present weights; empty except on the first
-  // rank. Collective.
+  // (moe layers, tokens, slots of the layer with the most): where the present weights send each
+  // token, ascending, then -1; empty except on the first rank. Collective.
   template <class T>
   [[nodiscard]] std::vector<std::int32_t> choices(Trainer<T>& trainer) const;
 

@@ -58,13 +58,13 @@ double busiest_over_mean(const StepReport& report, const StepSums& layout) {
   double worst = 0;
   for (Index layer = 0; layer < layout.moe_layers(); ++layer) {
     std::int64_t most = 0, all = 0;
-    for (Index e = 0; e < layout.experts(); ++e) {
+    for (Index e = 0; e < layout.experts(layer); ++e) {
       const std::int64_t count = layout.counts(report.sums, layer)(e);
       most = std::max(most, count);
       all += count;
     }
     if (all > 0) {
-      const double mean = static_cast<double>(all) / static_cast<double>(layout.experts());
+      const double mean = static_cast<double>(all) / static_cast<double>(layout.experts(layer));
       worst = std::max(worst, static_cast<double>(most) / mean);
     }
   }
@@ -112,6 +112,7 @@ double Progress::show(const StepReport& report, const StepSums& layout) {
                                                     {"cross_entropy", report.cross_entropy},
                                                     {"balance_loss", report.balance_loss},
                                                     {"z_loss", report.z_loss},
+                                                    {"entropy_loss", report.entropy_loss},
                                                     {"learning_rate", report.learning_rate},
                                                     {"gradient_norm", report.gradient_norm},
                                                     {"tokens", static_cast<double>(report.tokens)},

@@ -94,11 +94,11 @@ struct Elements {
 
 Elements elements_of(const Config& config, const RankGrid& grid) {
   const TensorTable table = make_tensor_table(config);
-  const ExpertPlacement placement(config.moe.experts, grid.expert_ranks);
+  const std::vector<ExpertPlacement> placements = make_placements(grid, config.experts_by_layer());
   const auto cells = static_cast<double>(share(config.cells_per_step(), grid.ranks, 0).size());
   Elements elements;
   for (const Owner owner : {Owner::everyone, Owner::experts}) {
-    const ArenaLayout layout(table, owner, placement.experts_of(0));
+    const ArenaLayout layout(table, owner, placements, 0);
     // An expert sees the cells of all ranks that it exchanges with.
     const int cells_at_once = owner == Owner::everyone ? 1 : grid.expert_ranks;
     const int holders = owner == Owner::everyone ? grid.ranks : grid.data_ranks();

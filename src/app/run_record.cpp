@@ -5,6 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "model/routers/router_table.hpp"
+
 namespace hearth {
 
 namespace {
@@ -48,11 +50,13 @@ TrainingRecord::TrainingRecord(const std::vector<std::string>& sources) {
   file_.declare<std::int64_t>("/step", step, scalar, "steps", "optimizer steps done");
   file_.set(list("/source", "source", "1", "names of the data sources", sources));
   file_.declare<std::int64_t>("/tokens", step, scalar, "tokens", "target tokens of the step");
-  file_.declare<double>("/loss", step, scalar, nats, "cross-entropy + balance loss + z loss");
+  file_.declare<double>("/loss", step, scalar, nats, "cross-entropy and the routers' losses");
   file_.declare<double>("/cross_entropy", step, scalar, nats, "mean over the step's target tokens");
   file_.declare<double>("/balance_loss", step, scalar, "1",
                         "coefficient included, summed over layers");
   file_.declare<double>("/z_loss", step, scalar, "1", "coefficient included, summed over layers");
+  file_.declare<double>("/entropy_loss", step, scalar, "1",
+                        "coefficient included, summed over layers; of router = top_p");
   file_.declare<double>("/learning_rate", step, scalar, "1", "of the step's update");
   file_.declare<double>("/gradient_norm", step, scalar, "1",
                         "of the whole gradient, before clipping; NaN where the step was skipped");
@@ -89,6 +93,7 @@ void TrainingRecord::add(const StepReport& report, const StepSums& layout, doubl
   file_.append<double>("/cross_entropy", {report.cross_entropy});
   file_.append<double>("/balance_loss", {report.balance_loss});
   file_.append<double>("/z_loss", {report.z_loss});
+  file_.append<double>("/entropy_loss", {report.entropy_loss});
   file_.append<double>("/learning_rate", {report.learning_rate});
   file_.append<double>("/gradient_norm", {report.gradient_norm});
   file_.append<std::uint64_t>("/weights_checksum", {report.weights_checksum});
@@ -125,10 +130,42 @@ void TrainingRecord::write(const std::string& path, const LabelledAttributes& at
   file_.write(path, attributes);
 }
 
+namespace {
+
+// What each destination of each layer is; "absent" where a layer has fewer.
+std::vector<std::string> expert_kinds(const Config& config) {
+  const MoeConfig& moe = config.moe;
+  std::vector<std::string> kinds;
+  for (Index layer = 0; layer < config.moe_layers(); ++layer) {
+    const std::size_t end = kinds.size() + static_cast<std::size_t>(config.most_destinations());
+    const auto add = [&](Index count, const char* kind) {
+      kinds.insert(kinds.end(), static_cast<std::size_t>(count), kind);
+    };
+    add(moe.experts.at(layer), "ffn");
+    add(moe.copy_experts, "copy");
+    add(moe.constant_experts, "constant");
+    add(moe.zero_experts, "zero");
+    add(moe.null_experts, "null");
+    kinds.resize(end, "absent");
+  }
+  return kinds;
+}
+
+std::vector<std::int64_t> slots_by_layer(const Config& config) {
+  std::vector<std::int64_t> slots;
+  for (Index layer = 0; layer < config.moe_layers(); ++layer) {
+    slots.push_back(router_traits(config, layer).slots);
+  }
+  return slots;
+}
+
+}  // namespace
+
 RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string>& sources,
                              const std::vector<std::int32_t>& probe_tokens)
     : config_(config) {
-  const Index layers = config.moe_layers(), experts = config.moe.experts;
+  const Index layers = config.moe_layers(), experts = config.most_destinations();
+  const Index slots = most_slots(config);
   const auto source_count = static_cast<Index>(sources.size());
   const auto probes = static_cast<Index>(probe_tokens.size());
   const std::vector<std::string> by_layer = {"interval", "layer"},
@@ -139,21 +176,44 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
                               "step of each checkpoint; rows are sums since the one before");
   file_.set(list("/layer", "layer", "1", "block of each MoE layer, from 0",
                  numbers_from(config.moe.dense_layers, layers)));
-  file_.set(
-      list("/expert", "expert", "1", "logical number of the expert", numbers_from(0, experts)));
+  file_.set(list("/expert", "expert", "1",
+                 "logical number of the expert, those without matrices behind the others",
+                 numbers_from(0, experts)));
+  file_.set({"/expert_kind",
+             {layers, experts},
+             {"layer", "expert"},
+             "1",
+             "ffn, copy, constant, zero or null; absent where a layer has fewer",
+             expert_kinds(config)});
+  file_.set(list("/slots", "layer", "experts", "the most experts that a token can have",
+                 slots_by_layer(config)));
   file_.set(list("/source", "source", "1", "names of the data sources", sources));
   file_.declare<std::int64_t>("/tokens", {"interval"}, {}, "tokens", "tokens routed in each layer");
   file_.declare<std::int64_t>("/expert_count", by_expert, {layers, experts}, "tokens",
                               "token copies sent to each expert");
+  file_.declare<std::int64_t>("/expert_dropped", by_expert, {layers, experts}, "tokens",
+                              "token copies that each expert was chosen for and did not take");
   file_.declare<double>("/probability_mass", by_expert, {layers, experts}, "tokens",
-                        "sum over tokens of the router's softmax");
+                        "sum over tokens of the router's softmax; of sigmoids over their sum; of "
+                        "rectified logits; of equal shares where nothing is learned");
+  file_.declare<double>("/gate_mass", by_expert, {layers, experts}, "tokens",
+                        "sum over tokens of the gates");
+  file_.declare<std::int64_t>("/experts_per_token", {"interval", "layer", "number"},
+                              {layers, slots + 1}, "tokens",
+                              "tokens of which so many copies were sent");
+  file_.set(list("/number", "number", "experts", "copies of a token", numbers_from(0, slots + 1)));
   file_.declare<double>("/entropy", by_layer, {layers}, "nats",
-                        "sum over tokens of the softmax's entropy");
+                        "sum over tokens of the entropy of what probability_mass sums, over its "
+                        "total");
+  file_.declare<double>("/logit_norm", by_layer, {layers}, "1",
+                        "sum over tokens of the Euclidean norm of the router's logits");
   file_.declare<std::int64_t>("/dropped", by_layer, {layers}, "tokens",
                               "token copies that no expert received");
   file_.declare<double>("/balance_loss", by_layer, {layers}, "1",
                         "sum over steps, coefficient included");
   file_.declare<double>("/z_loss", by_layer, {layers}, "1", "sum over steps, coefficient included");
+  file_.declare<double>("/entropy_loss", by_layer, {layers}, "1",
+                        "sum over steps, coefficient included");
   constexpr bool compress = true;
   file_.declare<std::int64_t>(
       "/coactivation", {"checkpoint", "layer", "expert", "expert_with"}, {layers, experts, experts},
@@ -168,9 +228,11 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
   }
   if (probes > 0) {
     file_.set(list("/probe_token", "probe", "1", "token ids of the fixed probe set", probe_tokens));
-    file_.declare<std::int32_t>(
-        "/probe_choice", {"checkpoint", "layer", "probe", "k"}, {layers, probes, config.moe.top_k},
-        "1", "experts chosen with the checkpoint's weights, ascending", compress);
+    file_.declare<std::int32_t>("/probe_choice", {"checkpoint", "layer", "probe", "k"},
+                                {layers, probes, slots}, "1",
+                                "experts chosen with the checkpoint's weights, ascending; -1 where "
+                                "there are fewer",
+                                compress);
   }
 }
 
@@ -185,33 +247,62 @@ void RoutingRecord::add(const StepReport& report, const StepSums& layout) {
   if (report.step % config_.statistics.every_steps == 0) close_interval(report.step, layout);
 }
 
+namespace {
+
+// A layer's row, zeros where other layers have more: counts as they are, masses in tokens.
+void add_padded(std::vector<std::int64_t>& row, const HostArray1<std::int64_t>& values,
+                std::size_t width) {
+  const std::size_t end = row.size() + width;
+  row.insert(row.end(), values.data(), values.data() + values.size());
+  row.resize(end, 0);
+}
+void add_padded(std::vector<double>& row, const HostArray1<std::int64_t>& values,
+                std::size_t width) {
+  const std::size_t end = row.size() + width;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    row.push_back(in_units(values(i), kernels::statistic_unit));
+  }
+  row.resize(end, 0);
+}
+
+}  // namespace
+
 void RoutingRecord::close_interval(std::int64_t step, const StepSums& layout) {
   const HostArray1<std::int64_t> sums("interval sums", open_.size() - 1);
   std::copy(open_.begin(), open_.end() - 1, sums.data());
   const std::int64_t tokens =
       open_.back() * config_.batch.global_batch * config_.model.sequence_length;
-  std::vector<std::int64_t> counts, dropped;
-  std::vector<double> mass, entropy, balance_loss, z_loss;
+  const auto experts = static_cast<std::size_t>(config_.most_destinations());
+  const auto numbers = static_cast<std::size_t>(most_slots(config_)) + 1;
+  std::vector<std::int64_t> counts, dropped, all_dropped, by_copies;
+  std::vector<double> mass, gates, entropy, norm, balance_loss, z_loss, entropy_loss;
   for (Index layer = 0; layer < layout.moe_layers(); ++layer) {
-    std::int64_t copies = 0;
-    for (Index e = 0; e < layout.experts(); ++e) {
-      copies += layout.counts(sums, layer)(e);
-      counts.push_back(layout.counts(sums, layer)(e));
-      mass.push_back(in_units(layout.mass(sums, layer)(e), kernels::statistic_unit));
-    }
-    dropped.push_back(tokens * config_.moe.top_k - copies);
+    add_padded(counts, layout.counts(sums, layer), experts);
+    add_padded(dropped, layout.dropped(sums, layer), experts);
+    add_padded(mass, layout.affinity(sums, layer), experts);
+    add_padded(gates, layout.gate(sums, layer), experts);
+    add_padded(by_copies, layout.tokens_by_copies(sums, layer), numbers);
+    all_dropped.push_back(std::accumulate(dropped.end() - static_cast<std::ptrdiff_t>(experts),
+                                          dropped.end(), std::int64_t{0}));
     entropy.push_back(in_units(layout.entropy(sums, layer)(0), kernels::statistic_unit));
+    norm.push_back(in_units(layout.logit_norm(sums, layer)(0), kernels::norm_unit));
     balance_loss.push_back(in_units(layout.router_loss(sums, layer)(0), kernels::mean_unit));
     z_loss.push_back(in_units(layout.router_loss(sums, layer)(1), kernels::mean_unit));
+    entropy_loss.push_back(in_units(layout.router_loss(sums, layer)(2), kernels::mean_unit));
   }
   file_.append<std::int64_t>("/interval", {step});
   file_.append<std::int64_t>("/tokens", {tokens});
   file_.append("/expert_count", counts);
+  file_.append("/expert_dropped", dropped);
   file_.append("/probability_mass", mass);
+  file_.append("/gate_mass", gates);
+  file_.append("/experts_per_token", by_copies);
   file_.append("/entropy", entropy);
-  file_.append("/dropped", dropped);
+  file_.append("/logit_norm", norm);
+  file_.append("/dropped", all_dropped);
   file_.append("/balance_loss", balance_loss);
   file_.append("/z_loss", z_loss);
+  file_.append("/entropy_loss", entropy_loss);
   std::fill(open_.begin(), open_.end(), 0);
 }
 

@@ -19,9 +19,31 @@ CounterTensor interval_tensor(const StepSums& layout, std::vector<std::int64_t> 
 }
 
 constexpr const char* skipped_name = "skipped_steps";
+constexpr const char* routers_name = "router_states";
 
 CounterTensor skipped_tensor(std::vector<std::int64_t> values) {
   return {skipped_name, {2}, {"all, in a row"}, std::move(values)};
+}
+
+// None, for routers that hand nothing on.
+std::vector<CounterTensor> router_tensor(const std::vector<std::int64_t>& states, bool values) {
+  if (states.empty()) return {};
+  return {{routers_name,
+           {static_cast<Index>(states.size())},
+           {"layer*state"},
+           values ? states : std::vector<std::int64_t>()}};
+}
+
+// What the first rank has read, on every rank; `states` as they are where nothing was.
+std::vector<std::int64_t> router_states(const std::vector<CounterTensor>& tensors,
+                                        const Communicator& world,
+                                        std::vector<std::int64_t> states) {
+  std::fill(states.begin(), states.end(), 0);
+  for (const CounterTensor& tensor : tensors) {
+    if (tensor.name == routers_name && world.is_first()) states = tensor.values;
+  }
+  world.sum(states);
+  return states;
 }
 
 // Those that the first rank has read, on every rank.
@@ -83,7 +105,7 @@ CheckpointHeader run_header(const Config& config, const Mesh& mesh,
   header.deck = write_deck(config);
   header.version = version;
   header.revision = revision;
-  header.decomposition = describe(mesh.grid, config.moe.experts);
+  header.decomposition = describe(mesh.grid, config.experts_by_layer());
   header.data_identity = data_identity;
   return header;
 }
@@ -95,6 +117,9 @@ std::uint64_t begin_save(CheckpointWriter<Real<T>>& writer, const std::string& p
                          std::vector<CounterTensor> counts) {
   const SkippedSteps& skipped = trainer.optimizer().skipped();
   counts.push_back(skipped_tensor({skipped.all, skipped.in_a_row}));
+  for (CounterTensor& routers : router_tensor(trainer.router_states(), true)) {
+    counts.push_back(std::move(routers));
+  }
   counts.push_back(interval_tensor(trainer.sums(), open_interval));
   return writer.begin(path, header, trainer.parameters().table(), tensor_parts(trainer, true),
                       counts);
@@ -145,6 +170,8 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
     auto parts = tensor_parts(trainer, counts != nullptr);
     std::vector<CounterTensor> tensors;
     if (counts != nullptr) tensors = wanted_tensors(header, trainer.sums(), *counts);
+    const auto routers = router_tensor(trainer.router_states(), false);
+    tensors.insert(tensors.begin(), routers.begin(), routers.end());
     try {
       read_checkpoint<Real<T>>(world, path, trainer.parameters().table(), parts, tensors);
     } catch (const CollectiveError& error) {
@@ -155,6 +182,7 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
     }
     trainer.optimizer().spread_weights();
     trainer.optimizer().set_skipped(skipped_steps(tensors, world));
+    trainer.set_router_states(router_states(tensors, world, trainer.router_states()));
     Resumed resumed{step, path, {}};
     if (counts != nullptr && world.is_first()) {
       restore(tensors, *counts);

@@ -82,7 +82,7 @@ Status train(const Config& config, const Communicator& world) {
   world.together([&] { deadline.emplace(config.run); });
 
   // 1. Data and layout: whatever is wrong with them is said before anything is written.
-  const Mesh mesh(world, config.parallel.expert_ranks, config.moe.experts);
+  const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
   std::optional<Corpus> corpus, validation;
   world.together([&] {
     corpus.emplace(parse_sources(config.data.sources), config.data.split, Split::train,

@@ -6,7 +6,8 @@
 //   heads, kv_heads, head_dim
 //   ffn         inner width of a SwiGLU (dense, expert or shared)
 //   experts     routed experts, in logical order; local_experts: those this rank owns
-//   k           experts a token is sent to (moe.top_k)
+//   destinations  where a router can send a token: experts, then those without matrices
+//   k           experts a token is sent to (moe.top_k); slots: the most that its router allows
 //   rows        token copies on their way to, or at, their experts, padded by segment
 //   vocabulary  rows of the embedding and of the head
 #pragma once

@@ -17,6 +17,23 @@ namespace po = boost::program_options;
 
 namespace hearth {
 
+// What boost reads values with. "6", or "2,2,4".
+template <class T>
+std::istream& operator>>(std::istream& stream, ByLayer<T>& value) {
+  std::string list;
+  stream >> list;
+  value.values.clear();
+  std::istringstream rest(list);
+  for (std::string item; std::getline(rest, item, ',');) {
+    std::istringstream one(item);
+    T number{};
+    if (!(one >> number) || !(one >> std::ws).eof()) stream.setstate(std::ios::failbit);
+    value.values.push_back(number);
+  }
+  if (value.values.empty() || list.ends_with(',')) stream.setstate(std::ios::failbit);
+  return stream;
+}
+
 namespace {
 
 // Edits (insertion, deletion, substitution) that turn one word into the other.
@@ -91,6 +108,21 @@ void add_value(po::options_description& description, const Option& option, T* fi
   description.add_options()(option.key.c_str(), po::value<T>(field), option.help.c_str());
 }
 
+// The numbers of an option; none: it is of another kind.
+std::vector<double> numbers_of(const Option& option) {
+  if (const auto* const* integer = std::get_if<std::int64_t*>(&option.field)) {
+    return {static_cast<double>(**integer)};
+  }
+  if (const auto* const* number = std::get_if<double*>(&option.field)) return {**number};
+  if (const auto* const* integers = std::get_if<ByLayer<std::int64_t>*>(&option.field)) {
+    return {(*integers)->values.begin(), (*integers)->values.end()};
+  }
+  if (const auto* const* numbers = std::get_if<ByLayer<double>*>(&option.field)) {
+    return (*numbers)->values;
+  }
+  return {};
+}
+
 // Text after the '=' of a bool is "true" or "false" here, not also boost's "yes", "on" and "1".
 void check_value(const Option& option, const std::string& where) {
   const auto fail = [&](const std::string& expected) {
@@ -98,29 +130,79 @@ void check_value(const Option& option, const std::string& where) {
     throw input_error(where, ": ", option.key, " = ", values.empty() ? "" : values[0],
                       "; expected ", expected);
   };
-  double value = 0;
-  if (const auto* const* integer = std::get_if<std::int64_t*>(&option.field)) {
-    value = static_cast<double>(**integer);
-  } else if (const auto* const* number = std::get_if<double*>(&option.field)) {
-    value = **number;
-  } else {
-    if (const auto* const* word = std::get_if<std::string*>(&option.field)) {
-      const auto& choices = option.choices;
-      if (!choices.empty() && std::find(choices.begin(), choices.end(), **word) == choices.end()) {
-        std::string list;
-        for (const auto& choice : choices) list += (list.empty() ? "" : ", ") + choice;
-        fail("one of " + list);
+  if (const auto* const* word = std::get_if<std::string*>(&option.field)) {
+    const auto& choices = option.choices;
+    if (!choices.empty() && std::find(choices.begin(), choices.end(), **word) == choices.end()) {
+      std::string list;
+      for (const auto& choice : choices) list += (list.empty() ? "" : ", ") + choice;
+      fail("one of " + list);
+    }
+  }
+  for (const double value : numbers_of(option)) {
+    const bool bounded = option.maximum > option.minimum;
+    if (!(value >= option.minimum) || (bounded && value > option.maximum)) {
+      if (bounded) fail(text("a number from ", option.minimum, " to ", option.maximum));
+      const bool above_zero = option.minimum > 0 && option.minimum < 1e-300;
+      fail(above_zero ? "a number above 0" : text("at least ", option.minimum));
+    }
+    if (!std::isfinite(value)) fail("a finite number");
+  }
+}
+
+// What cannot be run of a model with experts.
+void validate_experts(const Config& c, const std::string& where) {
+  const auto refuse = [&](const auto&... parts) { throw input_error(where, ": ", parts...); };
+  const MoeConfig& moe = c.moe;
+  if (moe.dense_layers > c.model.layers) {
+    refuse("moe.dense_layers = ", moe.dense_layers, " is more than model.layers = ",
+           c.model.layers);
+  }
+  const auto check_layers = [&](const char* key, std::size_t values) {
+    if (values == 1 || static_cast<std::int64_t>(values) == c.moe_layers()) return;
+    refuse(key, " has ", values, " values for ", c.moe_layers(),
+           " layers with experts; expected one, or one for each");
+  };
+  check_layers("moe.experts", moe.experts.values.size());
+  check_layers("moe.top_k", moe.top_k.values.size());
+  check_layers("capacity.factor", c.capacity.factor.values.size());
+  for (std::int64_t layer = 0; layer < c.moe_layers(); ++layer) {
+    const std::int64_t experts = moe.experts.at(layer), top_k = moe.top_k.at(layer);
+    const bool light = moe.router != "hash" && moe.router != "random";
+    const std::int64_t choices = light ? c.destinations(layer) : experts;
+    if (experts == 0) {
+      refuse("moe.experts = 0 in MoE layer ", layer,
+             "; expected at least 1, or moe.dense_layers for layers without experts");
+    }
+    if (top_k > choices) {
+      refuse("moe.top_k = ", top_k, " is more than moe.experts = ", experts,
+             moe.light_experts() == 0 ? "" : " and the light experts", "; expected at most as many");
+    }
+    for (const auto& [router, group] : {std::pair("top_k", c.top_k.group),
+                                        std::pair("frozen", c.top_k.group),
+                                        std::pair("bias_balanced", c.bias_balanced.group)}) {
+      if (moe.router != router || group.groups == 1) continue;
+      const std::string section = moe.router == "frozen" ? "top_k" : moe.router;
+      if (group.groups_chosen > group.groups) {
+        refuse(section, ".groups_chosen = ", group.groups_chosen, " is more than ", section,
+               ".groups = ", group.groups);
+      }
+      if (moe.light_experts() > 0 || experts % group.groups != 0) {
+        refuse(section, ".groups = ", group.groups, " does not divide the ",
+               c.destinations(layer), " destinations of the router; expected a divisor of ",
+               "moe.experts, and no copy, constant, zero or null experts");
+      }
+      if (top_k > experts / group.groups * group.groups_chosen) {
+        refuse("moe.top_k = ", top_k, " is more than the ",
+               experts / group.groups * group.groups_chosen, " experts of ", section,
+               ".groups_chosen groups");
       }
     }
-    return;
   }
-  const bool bounded = option.maximum > option.minimum;
-  if (!(value >= option.minimum) || (bounded && value > option.maximum)) {
-    if (bounded) fail(text("a number from ", option.minimum, " to ", option.maximum));
-    const bool above_zero = option.minimum > 0 && option.minimum < 1e-300;
-    fail(above_zero ? "a number above 0" : text("at least ", option.minimum));
+  if (moe.light_experts() > 0 && moe.router == "expert_choice") {
+    refuse("moe.router = expert_choice: experts without matrices choose no tokens; expected ",
+           "moe.copy_experts, constant_experts, zero_experts and null_experts of 0");
   }
-  if (!std::isfinite(value)) fail("a finite number");
+  if (c.top_p.threshold == 0) refuse("top_p.threshold = 0; expected more, up to 1");
 }
 
 }  // namespace
@@ -243,15 +325,7 @@ void validate(const Config& c, const std::string& where) {
   if (m.heads % m.key_value_heads() != 0) {
     refuse("model.kv_heads = ", m.kv_heads, " does not divide model.heads = ", m.heads);
   }
-  if (c.moe.experts > 0) {
-    if (c.moe.top_k > c.moe.experts) {
-      refuse("moe.top_k = ", c.moe.top_k, " is more than moe.experts = ", c.moe.experts,
-             "; expected at most as many");
-    }
-    if (c.moe.dense_layers > m.layers) {
-      refuse("moe.dense_layers = ", c.moe.dense_layers, " is more than model.layers = ", m.layers);
-    }
-  }
+  if (c.has_experts()) validate_experts(c, where);
   if (c.batch.cell_sequences > c.batch.global_batch) {
     refuse("batch.cell_sequences = ", c.batch.cell_sequences,
            " is more than batch.global_batch = ", c.batch.global_batch);
@@ -267,7 +341,8 @@ void validate(const Config& c, const std::string& where) {
   }
   // Sums over an interval are integers in units of 2⁻³⁰; the largest are entropies, up to
   // ln(experts) a token, and probabilities.
-  const double largest_sum = 0x1p33 / std::max(1.0, std::log(static_cast<double>(c.moe.experts)));
+  const double largest_sum =
+      0x1p33 / std::max(1.0, std::log(static_cast<double>(c.most_destinations())));
   const auto step_tokens =
       static_cast<double>(c.batch.global_batch) * static_cast<double>(m.sequence_length);
   if (c.moe_layers() > 0 &&

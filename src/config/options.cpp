@@ -1,16 +1,126 @@
 #include "config/options.hpp"
 
 #include <charconv>
+#include <iterator>
 #include <limits>
+#include <utility>
 
 #include "base/error.hpp"
 
 namespace hearth {
 
+namespace {
+
+constexpr double least = std::numeric_limits<double>::denorm_min();  // "above zero"
+
+struct RouterName {
+  const char *name, *help;
+};
+constexpr RouterName routers[] = {
+#define HEARTH_ROUTER(name, text) {#name, text},
+#include "config/routers.def"
+#undef HEARTH_ROUTER
+};
+
+std::vector<std::string> router_names() {
+  std::vector<std::string> names;
+  for (const RouterName& router : routers) names.emplace_back(router.name);
+  return names;
+}
+
+std::string router_help() {
+  std::string help;
+  for (const RouterName& router : routers) {
+    help += text(help.empty() ? "" : "; ", router.name, ": ", router.help);
+  }
+  return help;
+}
+
+void append(std::vector<Option>& table, std::vector<Option> options) {
+  std::move(options.begin(), options.end(), std::back_inserter(table));
+}
+
+std::vector<Option> gate_options(const std::string& section, GateConfig& gate) {
+  using enum Change;
+  return {{section + ".score",
+           &gate.score,
+           "",
+           "of an expert: softmax over all; sigmoid of its logit; softmax_chosen: over the chosen "
+           "ones, which is softmax renormalised",
+           identity,
+           0,
+           0,
+           {"softmax", "sigmoid", "softmax_chosen"}},
+          {section + ".renormalise", &gate.renormalise, "",
+           "a token's gates are divided by their sum", identity},
+          {section + ".scale", &gate.scale, "", "gates are multiplied by it", identity, least}};
+}
+
+std::vector<Option> group_options(const std::string& section, GroupConfig& group) {
+  using enum Change;
+  return {{section + ".groups", &group.groups, "", "groups of experts, equally large", identity, 1,
+           64},
+          {section + ".groups_chosen", &group.groups_chosen, "groups",
+           "groups whose experts a token may use: those whose two best scores have the largest sum",
+           identity, 1, 64}};
+}
+
+// A section for every router that has keys of its own.
+std::vector<Option> router_options(Config& c) {
+  using enum Change;
+  std::vector<Option> table = gate_options("top_k", c.top_k.gate);
+  append(table, group_options("top_k", c.top_k.group));
+
+  append(table,
+         {{"capacity.factor", &c.capacity.factor, "",
+           "of the copies that an expert would get of a cell with all equally loaded: so many it "
+           "takes",
+           identity, least},
+          {"capacity.drop",
+           &c.capacity.drop,
+           "",
+           "copies that it keeps: those of the largest score; of the earliest tokens; rank: of the "
+           "tokens to which it is the first choice, then the second, each in their order",
+           identity,
+           0,
+           0,
+           {"probability", "position", "rank"}},
+          {"capacity.padded", &c.capacity.padded, "",
+           "multiply as many rows for every expert, zeros where it got fewer copies; changes no "
+           "result",
+           free}});
+  append(table, gate_options("capacity", c.capacity.gate));
+
+  append(table, {{"expert_choice.factor", &c.expert_choice.factor, "experts a token",
+                  "on average, from which follows how many tokens an expert takes; 0: moe.top_k",
+                  identity}});
+
+  append(table,
+         {{"top_p.threshold", &c.top_p.threshold, "",
+           "probability that a token's experts reach together", identity, 0, 1},
+          {"top_p.most_experts", &c.top_p.most_experts, "experts", "of a token; 0: all", identity},
+          {"top_p.entropy_loss", &c.top_p.entropy_loss, "",
+           "coefficient of the probabilities' entropy, a mean over tokens", schedule}});
+
+  append(table, {{"relu.initial_lambda", &c.relu.initial_lambda, "",
+                  "coefficient of the penalty on gates at the first step", identity, least},
+                 {"relu.lambda_factor", &c.relu.lambda_factor, "",
+                  "by which it grows after a step with more than top_k experts a token, and "
+                  "shrinks otherwise",
+                  identity, 1}});
+
+  append(table, {{"bias_balanced.update", &c.bias_balanced.update, "",
+                  "by which an expert's bias moves after each step", identity}});
+  append(table, gate_options("bias_balanced", c.bias_balanced.gate));
+  append(table, group_options("bias_balanced", c.bias_balanced.group));
+  return table;
+}
+
+}  // namespace
+
 std::vector<Option> option_table(Config& c) {
   using enum Change;
-  constexpr double least = std::numeric_limits<double>::denorm_min();  // "above zero"
-  return {
+  std::vector<Option> table = {
       {"run.output", &c.run.output, "folder",
        "where checkpoints and statistics go; one run at a time", free},
       {"run.steps", &c.run.steps, "steps", "length of the schedule", schedule, 1},
@@ -78,9 +188,10 @@ std::vector<Option> option_table(Config& c) {
        0,
        {"none", "block"}},
 
-      {"moe.experts", &c.moe.experts, "", "routed experts of an MoE layer; 0: a dense model",
-       identity},
-      {"moe.top_k", &c.moe.top_k, "experts", "experts that a token is sent to", identity, 1},
+      {"moe.experts", &c.moe.experts, "",
+       "routed experts of an MoE layer, or of each, as in 8,8,16; 0: a dense model", identity},
+      {"moe.top_k", &c.moe.top_k, "experts",
+       "experts that a token is sent to; routers with a variable number aim at it", identity, 1},
       {"moe.expert_ffn", &c.moe.expert_ffn, "", "inner width of a routed expert", identity, 1},
       {"moe.shared_ffn", &c.moe.shared_ffn, "",
        "inner width of the shared expert that every token visits; 0: none", identity},
@@ -89,15 +200,35 @@ std::vector<Option> option_table(Config& c) {
       {"moe.router",
        &c.moe.router,
        "",
-       "top_k: softmax over all experts, the top_k largest, not renormalised, none dropped",
+       router_help(),
        identity,
        0,
        0,
-       {"top_k"}},
-      {"moe.balance_loss", &c.moe.balance_loss, "", "coefficient of the load-balance loss",
-       schedule},
+       router_names()},
+      {"moe.balance_loss", &c.moe.balance_loss, "",
+       "coefficient of the load-balance loss; not used by relu, hash and random", schedule},
+      {"moe.balance_scope",
+       &c.moe.balance_scope,
+       "",
+       "the load that it looks at: of the cell; of each sequence; of all cells of the step before",
+       schedule,
+       0,
+       0,
+       {"cell", "sequence", "global"}},
       {"moe.z_loss", &c.moe.z_loss, "", "coefficient of the router's z loss", schedule},
-
+      {"moe.copy_experts", &c.moe.copy_experts, "",
+       "further destinations of the router that give back what they get", identity},
+      {"moe.constant_experts", &c.moe.constant_experts, "",
+       "further destinations that mix what they get with a learned vector", identity},
+      {"moe.zero_experts", &c.moe.zero_experts, "", "further destinations that give nothing",
+       identity},
+      {"moe.null_experts", &c.moe.null_experts, "",
+       "the same, but the balance loss sees each with the mean of their loads", identity},
+      {"moe.light_balance", &c.moe.light_balance, "",
+       "weight in the balance loss of experts without matrices", schedule},
+  };
+  append(table, router_options(c));
+  append(table, {
       {"batch.global_batch", &c.batch.global_batch, "sequences", "sequences of an optimizer step",
        identity, 1},
       {"batch.cell_sequences", &c.batch.cell_sequences, "sequences",
@@ -167,7 +298,8 @@ std::vector<Option> option_table(Config& c) {
        "steps between validation losses; 0: only at the end", schedule},
       {"evaluate.batches", &c.evaluate.batches, "global batches",
        "validation sequences per source, in global batches; 0: all there are", schedule},
-  };
+  });
+  return table;
 }
 
 namespace {
@@ -185,6 +317,14 @@ struct TextOf {
   std::vector<std::string> operator()(const double* v) const { return {shortest(*v)}; }
   std::vector<std::string> operator()(const std::string* v) const { return {*v}; }
   std::vector<std::string> operator()(const std::vector<std::string>* v) const { return *v; }
+  template <class T>
+  std::vector<std::string> operator()(const ByLayer<T>* v) const {
+    std::string all;
+    for (const T& value : v->values) {
+      all += (all.empty() ? "" : ",") + (*this)(&value).front();
+    }
+    return {all};
+  }
 };
 
 const char* change_text(Change change) {
@@ -206,7 +346,8 @@ std::vector<std::string> value_texts(const Option& option) {
 }
 
 std::string type_name(const Option& option) {
-  constexpr const char* names[] = {"true or false", "integer", "number", "text", "list"};
+  constexpr const char* names[] = {"true or false", "integer", "number", "text", "list",
+                                   "integer or one by layer", "number or one by layer"};
   return names[option.field.index()];
 }
 

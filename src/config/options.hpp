@@ -19,8 +19,8 @@ enum class Change {
 };
 
 struct Option {
-  using Field =
-      std::variant<bool*, std::int64_t*, double*, std::string*, std::vector<std::string>*>;
+  using Field = std::variant<bool*, std::int64_t*, double*, std::string*,
+                             std::vector<std::string>*, ByLayer<std::int64_t>*, ByLayer<double>*>;
 
   std::string key;  // section.name
   Field field;      // into the Config that the table was made for
@@ -38,7 +38,7 @@ struct Option {
 // The value as a deck would give it; several lines' worth for a list.
 [[nodiscard]] std::vector<std::string> value_texts(const Option& option);
 
-// "integer", "number", "true or false", "text", "list".
+// "integer", "number", "true or false", "text", "list", "integer or one by layer".
 [[nodiscard]] std::string type_name(const Option& option);
 
 // Text of docs/deck.md, the deck manual.

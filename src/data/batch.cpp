@@ -45,9 +45,10 @@ void sort_by_token(Cell& cell, std::int64_t vocabulary) {
 
 // `read(s, tokens)` fills the tokens of sequence s and returns their origin.
 template <class Read>
-Cell build_cell(const Corpus& corpus, std::int64_t sequences, const ModelConfig& model,
-                const Read& read) {
+Cell build_cell(const Corpus& corpus, std::int64_t first, std::int64_t sequences,
+                const ModelConfig& model, const Read& read) {
   Cell cell;
+  cell.first_sequence = first;
   if (sequences == 0) {
     cell.run_begin = {0};
     return cell;
@@ -84,16 +85,18 @@ Cell build_cell(const Corpus& corpus, std::int64_t sequences, const ModelConfig&
 
 Cell make_cell(const Corpus& corpus, std::int64_t first, std::int64_t sequences,
                const ModelConfig& model) {
-  return build_cell(corpus, sequences, model, [&](std::int64_t s, std::span<std::int32_t> tokens) {
+  const auto read = [&](std::int64_t s, std::span<std::int32_t> tokens) {
     return corpus.sample(first + s, tokens);
-  });
+  };
+  return build_cell(corpus, first, sequences, model, read);
 }
 
 Cell make_epoch_cell(const Corpus& corpus, int source, std::int64_t first, std::int64_t sequences,
                      const ModelConfig& model) {
-  return build_cell(corpus, sequences, model, [&](std::int64_t s, std::span<std::int32_t> tokens) {
+  const auto read = [&](std::int64_t s, std::span<std::int32_t> tokens) {
     return corpus.epoch_sample(source, first + s, tokens);
-  });
+  };
+  return build_cell(corpus, first, sequences, model, read);
 }
 
 }  // namespace hearth

@@ -11,6 +11,7 @@ namespace hearth {
 
 // Tokens of sequence s are [s · sequence_length, (s + 1) · sequence_length).
 struct Cell {
+  std::int64_t first_sequence = 0;   // its number in the order of the data
   std::vector<int> token;            // (tokens)
   std::vector<int> target;           // (tokens): the token after each
   std::vector<int> position;         // (tokens): within the sequence

@@ -13,14 +13,18 @@ Index padded_slice(const TensorInfo& tensor) {
 }
 
 ArenaLayout::ArenaLayout(const TensorTable& table, Owner owner,
-                         const std::vector<Index>& local_slices)
+                         const std::vector<ExpertPlacement>& placements, int expert_index)
     : begin_(table.size(), -1) {
   const std::vector<Index> whole = {0};
+  const auto slices_of = [&](const TensorInfo& info) -> const std::vector<Index>& {
+    if (owner == Owner::everyone) return whole;
+    return placements.at(static_cast<std::size_t>(info.moe_layer)).experts_of(expert_index);
+  };
   for (std::size_t tensor = 0; tensor < table.size(); ++tensor) {
     const TensorInfo& info = table[tensor];
     if (info.owner != owner || !info.alias_of.empty()) continue;
     begin_[tensor] = elements_;
-    for (const Index slice : owner == Owner::experts ? local_slices : whole) {
+    for (const Index slice : slices_of(info)) {
       slices_.push_back({static_cast<int>(tensor), slice, elements_, info.slice_elements()});
       elements_ += padded_slice(info);
     }

@@ -21,8 +21,10 @@ struct ArenaSlice {
 
 class ArenaLayout {
  public:
-  // The tensors of `owner` that a rank holds; `local_slices` are the logical experts it owns.
-  ArenaLayout(const TensorTable& table, Owner owner, const std::vector<Index>& local_slices);
+  // The tensors of `owner` that the ranks with `expert_index` hold: with `placements`, by layer with
+  // experts.
+  ArenaLayout(const TensorTable& table, Owner owner, const std::vector<ExpertPlacement>& placements,
+              int expert_index);
 
   [[nodiscard]] Index elements() const { return elements_; }
   [[nodiscard]] const std::vector<ArenaSlice>& slices() const { return slices_; }

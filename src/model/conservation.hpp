@@ -12,15 +12,17 @@ namespace hearth {
 // layer with experts and the expert, where a count is negative.
 void check_not_negative(Index layer, std::span<const int> counts);
 
-// One rank's copies of a cell of `tokens` tokens, before they are sent: none is negative, and
-// together they are k of each token. Throws failure.
-void check_copies(Index layer, std::span<const int> counts, Index tokens, Index top_k);
+// One rank's copies of a cell of `tokens` tokens, before they are sent: to no destination more than
+// chose it, and together `chosen` choices of each token (0: as many as its router decides). Throws
+// failure.
+void check_copies(Index layer, std::span<const int> wanted, std::span<const int> sent, Index tokens,
+                  Index chosen);
 
-// A step over all ranks: in each layer k copies of each token were sent, every expert got as many
-// as were sent to it, and every target token has a loss. Throws CollectiveError, alike on every
-// rank.
+// A step over all ranks: in each layer every token has its choices, the copies sent are those that
+// were chosen and not dropped and those that tokens have, every expert got as many as were sent to
+// it, and every target token has a loss. Throws CollectiveError, alike on every rank.
 void check_step(const StepSums& layout, const HostArray1<std::int64_t>& sums,
                 std::span<const std::int64_t> arrived,  // (moe layers · experts)
-                std::int64_t tokens, std::int64_t targets, Index top_k);
+                std::int64_t tokens, std::int64_t targets);
 
 }  // namespace hearth

@@ -8,6 +8,7 @@ namespace hearth {
 struct DeviceCell {
   Index tokens = 0;
   Index sequence_length = 0;    // tokens of each sequence
+  Index first_sequence = 0;     // number of the first one in the order of the data
   Index targets = 0;            // tokens whose target is not masked
   Array1<const int> token;      // (tokens)
   Array1<const int> target;     // (tokens): below zero where masked

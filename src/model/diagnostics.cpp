@@ -1,23 +1,36 @@
 #include "model/diagnostics.hpp"
 
+#include "model/routers/router_table.hpp"
+
 namespace hearth {
 
 StepSums::StepSums(const Config& config, Index sources)
-    : sources_(sources),
-      moe_layers_(config.moe_layers()),
-      experts_(config.moe.experts),
-      values_("step sums", layer_begin(config.moe_layers())),
-      unfit_losses_("unfit losses", sources),
-      arrived_(static_cast<std::size_t>(moe_layers_ * experts_)) {}
+    : sources_(sources), unfit_losses_("unfit losses", sources) {
+  Index end = layers_begin(), experts = 0;
+  for (Index layer = 0; layer < config.moe_layers(); ++layer) {
+    const RouterTraits router = router_traits(config, layer);
+    const Shape next{config.moe.experts.at(layer),
+                     config.destinations(layer),
+                     router.slots,
+                     router.fills_slots ? router.slots : 0,
+                     end,
+                     experts};
+    shapes_.push_back(next);
+    end += scalars + 4 * next.destinations + next.slots + 1;
+    experts += next.experts;
+  }
+  values_ = Array1<std::int64_t>("step sums", end);
+  arrived_.resize(static_cast<std::size_t>(experts));
+}
 
 IntervalCounts::IntervalCounts(const Config& config, Index data_sources) {
-  const Index experts = config.moe.experts;
   for (Index layer = 0; layer < config.moe_layers(); ++layer) {
-    pairs.emplace_back("pair counts", experts, experts);
-    sources.emplace_back("source counts", data_sources, experts);
+    const Index destinations = config.destinations(layer);
+    pairs.emplace_back("pair counts", destinations, destinations);
+    sources.emplace_back("source counts", data_sources, destinations);
     if (config.statistics.token_counts) {
       tokens.push_back(
-          zeroed<Array2<std::int64_t>>("token counts", config.model.vocabulary, experts));
+          zeroed<Array2<std::int64_t>>("token counts", config.model.vocabulary, destinations));
     }
   }
 }

@@ -16,7 +16,7 @@ class ForwardCheck {
  public:
   explicit ForwardCheck(const Config& config)
       : layers_(config.model.layers),
-        experts_(config.moe.experts),
+        experts_(config.has_experts() ? config.moe.experts.largest() : 0),
         counts_(static_cast<std::size_t>(place(layers_, 0) + 1)) {}
 
   // The layers report in the order of the pass.
@@ -30,7 +30,7 @@ class ForwardCheck {
     look<T>(place(layer_, 0), x);
   }
   template <class T>
-  void router(const Array2<const T>& logits) {  // (tokens, experts)
+  void router(const Array2<const T>& logits) {  // (tokens, destinations)
     look<T>(place(layer_, 1), logits);
   }
   template <class T>

@@ -2,9 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/permutation.hpp"
-#include "kernels/rms_norm.hpp"
-#include "kernels/statistics.hpp"
 #include "kernels/swiglu.hpp"
 #include "kernels/team.hpp"
 #include "model/conservation.hpp"
@@ -21,28 +18,15 @@ MoeLayer<T>::MoeLayer(const Config& config, const Parameters<T>& parameters,
     : workspace_(workspace),
       placement_(placement),
       exchange_(exchange),
-      moe_(config.moe),
       number_(number),
-      router_(parameters.matrix(name + "router/weight")),
-      router_gradient_(parameters.gradient(name + "router/weight")),
+      routing_(config, parameters, name, number, workspace),
       gate_(parameters.experts(name + "experts/gate")),
       up_(parameters.experts(name + "experts/up")),
       down_(parameters.experts(name + "experts/down")),
-      count_("count", moe_.experts),
-      segment_begin_("segment begin", moe_.experts),
-      slope_("balance slope", moe_.experts),
-      router_sums_{Array1<double>("probability mass", moe_.experts), Array1<double>("entropy", 1),
-                   Array1<double>("z squared", 1)} {
-  if (moe_.shared_ffn > 0) shared_.emplace(parameters, name + "shared/", workspace);
-}
-
-template <class T>
-typename MoeLayer<T>::Routing MoeLayer<T>::take_routing(Activations& activations,
-                                                        const MoeConfig& moe, Index tokens) {
-  return {activations.take<Real<T>>("router probability", tokens, moe.experts),
-          activations.take<Real<T>>("router gates", tokens, moe.top_k),
-          activations.take<int>("positions", tokens, moe.top_k),
-          activations.take<Real<T>>("router log sum", tokens)};
+      segment_begin_("segment begin", config.moe.experts.at(number)),
+      segment_rows_("segment rows", config.moe.experts.at(number)) {
+  if (config.moe.shared_ffn > 0) shared_.emplace(parameters, name + "shared/", workspace);
+  if (config.moe.light_experts() > 0) light_.emplace(config, parameters, name, number, workspace);
 }
 
 template <class T>
@@ -53,22 +37,6 @@ typename MoeLayer<T>::Rows MoeLayer<T>::take_rows(Activations& activations,
           activations.take<T>("returned rows", rows.sent, hidden),
           activations.take<T>("expert gate", rows.received, ffn),
           activations.take<T>("expert up", rows.received, ffn)};
-}
-
-template <class T>
-typename MoeLayer<T>::RouterScratch MoeLayer<T>::take_router_scratch(Activations& activations,
-                                                                     const MoeConfig& moe,
-                                                                     Index tokens) {
-  const Index blocks = kernels::row_blocks(tokens);
-  return {take_router_logits(activations, moe, tokens),
-          activations.take<int>("partial counts", blocks, moe.experts),
-          activations.take<double>("partial router sums", blocks, moe.experts + 2)};
-}
-
-template <class T>
-Array2<Real<T>> MoeLayer<T>::take_router_logits(Activations& activations, const MoeConfig& moe,
-                                                Index tokens) {
-  return activations.take<Real<T>>("router logits", tokens, moe.experts);  // (tokens, experts)
 }
 
 template <class T>
@@ -84,9 +52,9 @@ Array2<T> MoeLayer<T>::take_inner(Activations& activations, Index rows, Index ff
 }
 
 template <class T>
-Array2<Real<T>> MoeLayer<T>::take_gate_gradient(Activations& activations, const MoeConfig& moe,
-                                                Index tokens) {
-  return activations.take<Real<T>>("d gates", tokens, moe.top_k);  // (tokens, k)
+Array2<Real<T>> MoeLayer<T>::take_gate_gradient(Activations& activations, Index tokens,
+                                                Index slots) {
+  return activations.take<Real<T>>("d gates", tokens, slots);  // (tokens, slots)
 }
 
 template <class T>
@@ -95,17 +63,32 @@ Array1<Real<T>> MoeLayer<T>::take_stack_gradient(Activations& activations, Index
 }
 
 template <class T>
+kernels::CopyPlaces MoeLayer<T>::places() const {
+  return {routing_.choice(), routing_.position(), segment_begin_, segment_rows_, routing_.sent()};
+}
+
+template <class T>
+Array2<const Real<T>> MoeLayer<T>::gate_before() const {
+  if (!routing_.traits().scales_input) return {};
+  return routing_.gate();
+}
+
+template <class T>
+Array2<const Real<T>> MoeLayer<T>::gate_behind() const {
+  if (routing_.traits().scales_input) return {};
+  return routing_.gate();
+}
+
+template <class T>
 void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const Array2<const T>& x,
                           const Array2<T>& y, const Array2<int>& choice, StepSums* sums,
                           IntervalCounts* counts) {
   x_ = x;
-  choice_ = choice;
   Activations& activations = workspace_.activations;
   const Index hidden = x.extent(1);
   {
     const auto phase = workspace_.timers.phase("router");
-    choose_experts(cell, step, sums);
-    if (counts != nullptr) count_choices(cell, *counts);
+    routing_.forward(cell, step, x, choice, sums, counts);
   }
   plan_exchange(cell.tokens, sums);
   rows_ = take_rows(activations, exchange_rows(), hidden, gate_.stack.rows);
@@ -113,12 +96,16 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
   const Array2<T> sent = exchange_rows().alone() ? rows_.received : rows_.returned;
   {
     const auto phase = workspace_.timers.phase("dispatch");
-    kernels::dispatch<T>(x, choice_, routing_.position, segment_begin_, count_, sent);
+    kernels::dispatch<T>(x, places(), gate_before(), sent);
   }
   auto outward = send(sent, rows_.received);
   if (shared_) {
     const auto phase = workspace_.timers.phase("shared expert");
     shared_->forward(x, y);
+  }
+  if (light_) {
+    const auto phase = workspace_.timers.phase("light experts");
+    light_->forward(x, choice, routing_.gate(), y);
   }
   finish(outward);
   const Activations::Scope scratch(activations);
@@ -131,45 +118,7 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
   auto homeward = send_back(outputs, rows_.returned);
   finish(homeward);
   const auto phase = workspace_.timers.phase("combine");
-  kernels::combine<T>(rows_.returned, choice_, routing_.position, segment_begin_,
-                      routing_.gate_value, y);
-}
-
-template <class T>
-void MoeLayer<T>::choose_experts(const DeviceCell& cell, const StepTokens& step, StepSums* sums) {
-  const Index tokens = cell.tokens, k = moe_.top_k;
-  routing_ = take_routing(workspace_.activations, moe_, tokens);
-  const Activations::Scope scope(workspace_.activations);
-  const RouterScratch scratch = take_router_scratch(workspace_.activations, moe_, tokens);
-  // The router computes in Real<T>: a rounded logit would send tokens elsewhere.
-  workspace_.matmul.template multiply_nt<Real<T>>(workspace_.in_real(x_),
-                                                  workspace_.in_real(router_), scratch.logits);
-  if (workspace_.check != nullptr) workspace_.check->template router<Real<T>>(scratch.logits);
-  kernels::route_top_k<Real<T>>(scratch.logits, routing_.probability, choice_, routing_.gate_value,
-                                routing_.log_sum);
-  kernels::count_copies(choice_, scratch.partial_counts, count_, routing_.position);
-  if (sums == nullptr) return;
-
-  kernels::sum_router<Real<T>>(routing_.probability, routing_.log_sum, scratch.partial_sums,
-                               router_sums_);
-  loss_scale_ = {moe_.balance_loss, moe_.z_loss, static_cast<double>(tokens),
-                 static_cast<double>(step.tokens), static_cast<double>(k)};
-  const Array1<std::int64_t>& all = sums->values();
-  kernels::router_losses(loss_scale_, router_sums_.probability_mass, router_sums_.z_squared, count_,
-                         slope_, sums->router_loss(all, number_));
-  kernels::add_counts(count_, sums->counts(all, number_));
-  kernels::add_statistic(router_sums_.probability_mass, sums->mass(all, number_));
-  kernels::add_statistic(router_sums_.entropy, sums->entropy(all, number_));
-}
-
-template <class T>
-void MoeLayer<T>::count_choices(const DeviceCell& cell, const IntervalCounts& counts) const {
-  const auto layer = static_cast<std::size_t>(number_);
-  kernels::count_pairs(choice_, counts.pairs[layer], counts.weight);
-  kernels::count_labelled(cell.source, choice_, counts.sources[layer], counts.weight);
-  if (!counts.tokens.empty()) {
-    kernels::count_labelled(cell.token, choice_, counts.tokens[layer], counts.weight);
-  }
+  kernels::combine<T>(rows_.returned, places(), gate_behind(), y);
 }
 
 // The host must know how many rows go where before they can be sent: the one place where a layer
@@ -177,42 +126,53 @@ void MoeLayer<T>::count_choices(const DeviceCell& cell, const IntervalCounts& co
 template <class T>
 void MoeLayer<T>::plan_exchange(Index tokens, StepSums* sums) {
   const auto phase = workspace_.timers.phase("wait for counts");
-  const auto count = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), count_);
+  const auto on_host = [](const Array1<int>& counts) {
+    return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), counts);
+  };
+  const auto sent = on_host(routing_.sent()), wanted = on_host(routing_.wanted());
+  const RouterTraits& router = routing_.traits();
+  check_copies(number_, {wanted.data(), wanted.size()}, {sent.data(), sent.size()}, tokens,
+               router.fills_slots ? router.slots : 0);
+
   const auto segment_begin = Kokkos::create_mirror_view(segment_begin_);
+  const auto segment_rows = Kokkos::create_mirror_view(segment_rows_);
   const int ranks = exchange_.communicator().size();
-  const auto most = static_cast<int>(placement_.experts_of(0).size());
-
-  check_copies(number_, {count.data(), count.size()}, tokens, moe_.top_k);
-
+  // Of each expert, copies and rows.
+  const auto most = 2 * static_cast<int>(placement_.experts_of(0).size());
+  const Index least_rows = routing_.least_rows(tokens);
   route_ = Route();
-  std::vector<int> sent_counts(static_cast<std::size_t>(ranks * most), 0);
+  std::vector<int> outgoing(static_cast<std::size_t>(ranks * most), 0);
   for (int rank = 0; rank < ranks; ++rank) {
     Index rows = 0;
-    int slot = rank * most;
+    auto slot = outgoing.begin() + rank * most;
     for (const Index expert : placement_.experts_of(rank)) {
+      const Index padded = kernels::padded_rows(std::max<Index>(sent(expert), least_rows));
       segment_begin(expert) = static_cast<int>(route_.sent + rows);
-      rows += kernels::padded_rows(count(expert));
-      sent_counts[static_cast<std::size_t>(slot++)] = count(expert);
+      segment_rows(expert) = static_cast<int>(padded);
+      rows += padded;
+      *slot++ = sent(expert);
+      *slot++ = static_cast<int>(padded);
     }
     route_.sent_rows.push_back(rows);
     route_.sent += rows;
   }
   Kokkos::deep_copy(segment_begin_, segment_begin);
+  Kokkos::deep_copy(segment_rows_, segment_rows);
 
-  const std::vector<int> received_counts = exchange_.communicator().all_to_all(sent_counts, most);
-  check_not_negative(number_, received_counts);
+  const std::vector<int> incoming = exchange_.communicator().all_to_all(outgoing, most);
+  check_not_negative(number_, incoming);
   const auto& experts = placement_.experts_of(exchange_.communicator().rank());
   const auto local = static_cast<int>(experts.size());
   for (int rank = 0; rank < ranks; ++rank) {
     Index rows = 0;
     auto& segments = route_.segments.emplace_back();
+    auto slot = incoming.begin() + rank * most;
     for (int e = 0; e < local; ++e) {
-      const int copies = received_counts[static_cast<std::size_t>(rank * most + e)];
+      const int copies = *slot++, padded = *slot++;
       if (sums != nullptr) {
         const Index expert = experts[static_cast<std::size_t>(e)];
         sums->arrived(number_)[static_cast<std::size_t>(expert)] += copies;
       }
-      const Index padded = kernels::padded_rows(copies);
       segments.push_back({route_.received + rows, padded, e});
       rows += padded;
     }
@@ -341,29 +301,25 @@ void MoeLayer<T>::run_experts_backward(const Array2<const T>& dy, const Array2<T
 
 template <class T>
 void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, const Array2<T>& dx) {
-  const Index tokens = cell.tokens, hidden = x_.extent(1);
+  const Index hidden = x_.extent(1);
+  const bool gates_before = routing_.traits().scales_input;
   Activations& activations = workspace_.activations;
   const Activations::Scope scratch(activations);
-  const Array2<Real<T>> dgate = take_gate_gradient(activations, moe_, tokens);
+  const Array2<Real<T>> dgate =
+      take_gate_gradient(activations, cell.tokens, routing_.traits().slots);
   // Of the experts' outputs, then of their inputs.
   const Array2<T> drows = take_outputs(activations, exchange_rows(), hidden, rows_.returned);
   {
     const auto phase = workspace_.timers.phase("combine backward");
     // The returned outputs become their gradients.
-    kernels::combine_backward<T>(dy, rows_.returned, choice_, routing_.position, segment_begin_,
-                                 count_, routing_.gate_value, rows_.returned, dgate);
+    kernels::combine_backward<T>(dy, rows_.returned, places(), gate_behind(), rows_.returned,
+                                 dgate);
   }
   auto outward = send(rows_.returned, drows);
-  {
-    const auto phase = workspace_.timers.phase("router backward");
-    const Activations::Scope scope(activations);
-    const Array2<Real<T>> dlogits = take_router_logits(activations, moe_, tokens);
-    kernels::route_top_k_backward<Real<T>>(dgate, routing_.probability, choice_, routing_.log_sum,
-                                           slope_, kernels::z_slope(loss_scale_), dlogits);
-    workspace_.add_real_weight_gradient(dlogits, workspace_.in_real(x_), router_gradient_);
-    const Array2<Real<T>> wide_dx = Workspace<T>::take_real(activations, dx);
-    workspace_.matmul.template multiply_nn<Real<T>>(dlogits, workspace_.in_real(router_), wide_dx);
-    Workspace<T>::put_back(wide_dx, dx);
+  if (gates_before) {
+    Kokkos::deep_copy(Exec(), dx, T(0));
+  } else {
+    route_backward(cell, dy, dgate, dx, Output::assign);
   }
   finish(outward);
   {
@@ -377,36 +333,54 @@ void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, co
     shared_->backward(dy, dx);
   }
   finish(homeward);
-  const auto phase = workspace_.timers.phase("dispatch backward");
-  kernels::dispatch_backward<T>(rows_.returned, choice_, routing_.position, segment_begin_, dx);
+  {
+    const auto phase = workspace_.timers.phase("dispatch backward");
+    kernels::dispatch_backward<T>(rows_.returned, places(), gate_before(), dx);
+    if (gates_before) kernels::dispatch_gate_backward<T>(x_, rows_.returned, places(), dgate);
+  }
+  if (gates_before) route_backward(cell, dy, dgate, dx, Output::add);
 }
 
 template <class T>
-void MoeLayer<T>::count_forward(Activations& activations, const Config& config, Index tokens,
-                                const ExchangeRows& rows) {
+void MoeLayer<T>::route_backward(const DeviceCell& cell, const Array2<const T>& dy,
+                                 const Array2<Real<T>>& dgate, const Array2<T>& dx,
+                                 Output output) {
+  const Activations::Scope scope(workspace_.activations);
+  if (light_) {
+    const auto phase = workspace_.timers.phase("light experts backward");
+    light_->backward_gates(dy, dgate);
+  }
+  {
+    const auto phase = workspace_.timers.phase("router backward");
+    routing_.backward(cell, dgate, dx, output);
+  }
+  if (light_) {
+    const auto phase = workspace_.timers.phase("light experts backward");
+    light_->backward_input(dy, dx);
+  }
+}
+
+template <class T>
+void MoeLayer<T>::count_forward(Activations& activations, const Config& config, Index number,
+                                Index tokens, const ExchangeRows& rows) {
   const MoeConfig& moe = config.moe;
   const Index hidden = config.model.hidden;
-  take_routing(activations, moe, tokens);
-  {
-    const Activations::Scope scope(activations);
-    take_router_scratch(activations, moe, tokens);
-    Workspace<T>::count_real(activations, tokens, hidden);
-    Workspace<T>::count_real(activations, moe.experts, hidden);
-  }
+  RoutingLayer<T>::count_forward(activations, config, number, tokens);
   take_rows(activations, rows, hidden, moe.expert_ffn);
   if (moe.shared_ffn > 0) FeedForward<T>::count_forward(activations, tokens, moe.shared_ffn);
+  if (moe.light_experts() > 0) LightExperts<T>::count_forward(activations, config, tokens);
   const Activations::Scope scope(activations);
   take_outputs(activations, rows, hidden);
   take_inner(activations, rows.received, moe.expert_ffn);
 }
 
 template <class T>
-void MoeLayer<T>::count_backward(Activations& activations, const Config& config, Index tokens,
-                                 const ExchangeRows& rows, Index local_experts) {
+void MoeLayer<T>::count_backward(Activations& activations, const Config& config, Index number,
+                                 Index tokens, const ExchangeRows& rows, Index local_experts) {
   const MoeConfig& moe = config.moe;
   const Index hidden = config.model.hidden;
   const Activations::Scope scope(activations);
-  take_gate_gradient(activations, moe, tokens);
+  take_gate_gradient(activations, tokens, router_traits(config, number).slots);
   take_outputs(activations, rows, hidden);
   {
     const Activations::Scope inner(activations);
@@ -416,11 +390,9 @@ void MoeLayer<T>::count_backward(Activations& activations, const Config& config,
   }
   {
     const Activations::Scope inner(activations);
-    take_router_logits(activations, moe, tokens);
-    Workspace<T>::count_real(activations, tokens, hidden);
-    Workspace<T>::count_weight_gradient(activations, moe.experts, hidden);
-    Workspace<T>::count_real(activations, tokens, hidden);
-    Workspace<T>::count_real(activations, moe.experts, hidden);
+    if (moe.light_experts() > 0) LightExperts<T>::count_backward_gates(activations, config, tokens);
+    RoutingLayer<T>::count_backward(activations, config, number, tokens);
+    if (moe.light_experts() > 0) LightExperts<T>::count_backward_input(activations, config, tokens);
   }
   if (moe.shared_ffn > 0) {
     FeedForward<T>::count_backward(activations, tokens, hidden, moe.shared_ffn);

@@ -11,9 +11,9 @@ namespace hearth {
 namespace {
 
 template <class T>
-Arena<T> make_arena(const TensorTable& table, Owner owner, const std::vector<Index>& experts,
+Arena<T> make_arena(const TensorTable& table, Owner owner, const Mesh& mesh,
                     kernels::Summing summing) {
-  ArenaLayout layout(table, owner, experts);
+  ArenaLayout layout(table, owner, mesh.placements, mesh.experts.rank());
   const Index elements = layout.elements();
   kernels::GradientArray<Real<T>> gradients;
   if (summing == kernels::Summing::fixed) {
@@ -33,9 +33,8 @@ Parameters<T>::Parameters(TensorTable table, const Mesh& mesh, Index cells,
                           kernels::Summing summing)
     : table_(std::move(table)),
       first_slices_(first_slices(table_)),
-      local_experts_(mesh.placement.experts_of(mesh.experts.rank())),
-      arenas_{make_arena<T>(table_, Owner::everyone, local_experts_, summing),
-              make_arena<T>(table_, Owner::experts, local_experts_, summing)},
+      arenas_{make_arena<T>(table_, Owner::everyone, mesh, summing),
+              make_arena<T>(table_, Owner::experts, mesh, summing)},
       cells_(static_cast<double>(cells)) {}
 
 template <class T>
@@ -45,10 +44,13 @@ typename Parameters<T>::Place Parameters<T>::find(const std::string& name) const
   if (entry == table_.end()) throw failure("no tensor is named ", name);
   if (!entry->alias_of.empty()) return find(entry->alias_of);
   const Arena<T>& arena = arenas_[static_cast<std::size_t>(entry->owner)];
-  const Index begin = arena.layout.begin(static_cast<int>(entry - table_.begin()));
-  const Index elements = entry->owner == Owner::experts
-                             ? static_cast<Index>(local_experts_.size()) * padded_slice(*entry)
-                             : entry->elements();
+  const auto number = static_cast<int>(entry - table_.begin());
+  const Index begin = arena.layout.begin(number);
+  const auto& slices = arena.layout.slices();
+  const auto here = std::count_if(slices.begin(), slices.end(),
+                                  [&](const ArenaSlice& slice) { return slice.tensor == number; });
+  const Index elements =
+      entry->owner == Owner::experts ? here * padded_slice(*entry) : entry->elements();
   return {&*entry, begin, elements, &arena};
 }
 

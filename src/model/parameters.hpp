@@ -42,7 +42,6 @@ class Parameters {
   [[nodiscard]] const TensorTable& table() const { return table_; }
   [[nodiscard]] std::array<Arena<T>, 2>& arenas() { return arenas_; }  // by Owner
   [[nodiscard]] Arena<T>& arena(Owner owner) { return arenas_[static_cast<std::size_t>(owner)]; }
-  [[nodiscard]] const std::vector<Index>& local_experts() const { return local_experts_; }
 
   // Tensors by their names in the table (aliases too); for layers, when they are built.
   [[nodiscard]] Array1<const T> vector(const std::string& name) const;
@@ -72,7 +71,6 @@ class Parameters {
 
   TensorTable table_;
   std::vector<Index> first_slices_;
-  std::vector<Index> local_experts_;
   std::array<Arena<T>, 2> arenas_;
   double cells_;
 };

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/error.hpp"
+#include "model/routers/router_table.hpp"
 
 namespace hearth {
 
@@ -47,6 +48,8 @@ class TableBuilder {
     weight(name, out, in, out_axis, in_axis, hf);
     table_.back().init_std = output_std_;
   }
+  // Of the last entry.
+  void set_decay(bool decay) { table_.back().decay = decay; }
   // The three matrices of a SwiGLU.
   void swiglu(const std::string& name, Index hidden, Index ffn, const std::string& axis,
               const std::string& hf) {
@@ -55,11 +58,12 @@ class TableBuilder {
     output(name + "down", hidden, ffn, "hidden", axis, hf + "down_proj.weight");
   }
   // The last three entries, stacked over experts.
-  void stack_over_experts(Index experts) {
+  void stack_over_experts(Index experts, Index moe_layer) {
     for (auto entry = table_.end() - 3; entry != table_.end(); ++entry) {
       entry->shape.insert(entry->shape.begin(), experts);
       entry->axes.insert(entry->axes.begin(), "expert");
       entry->owner = Owner::experts;
+      entry->moe_layer = moe_layer;
     }
   }
   void alias(const std::string& name, const std::string& of, const std::string& hf) {
@@ -113,10 +117,21 @@ TensorTable make_tensor_table(const Config& config) {
       continue;
     }
     const MoeConfig& moe = config.moe;
-    table.weight(name + "router/weight", moe.experts, hidden, "expert", "hidden",
-                 hf + "mlp.gate.weight");
+    const Index moe_layer = layer - moe.dense_layers;
+    const RouterTraits router = router_traits(config, moe_layer);
+    if (router.has_logits) {
+      table.weight(name + "router/weight", config.destinations(moe_layer), hidden, "expert",
+                   "hidden", hf + "mlp.gate.weight");
+      table.set_decay(router.trains_weight);
+    }
     table.swiglu(name + "experts/", hidden, moe.expert_ffn, "expert_ffn", hf + "mlp.experts.{}.");
-    table.stack_over_experts(moe.experts);
+    table.stack_over_experts(moe.experts.at(moe_layer), moe_layer);
+    if (moe.constant_experts > 0) {
+      table.weight(name + "constant/value", moe.constant_experts, hidden, "constant", "hidden",
+                   hf + "mlp.constant_experts.value");
+      table.weight(name + "constant/mix", 2 * moe.constant_experts, hidden, "constant*2", "hidden",
+                   hf + "mlp.constant_experts.mix");
+    }
     if (moe.shared_ffn > 0) {
       table.swiglu(name + "shared/", hidden, moe.shared_ffn, "shared_ffn",
                    hf + "mlp.shared_expert.");

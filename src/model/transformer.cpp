@@ -13,7 +13,6 @@ Transformer<T>::Transformer(const Config& config, const Parameters<T>& parameter
                             const DeviceExchange& exchange, kernels::Matmul& matmul,
                             PhaseTimers& timers)
     : model_(config.model),
-      moe_(config.moe),
       keep_(config.model.recompute == "block" ? Keep::inputs : Keep::all),
       workspace_{matmul, timers},
       rotary_(model_.sequence_length, model_.head_width(), model_.rotary_base),
@@ -31,9 +30,10 @@ Transformer<T>::Transformer(const Config& config, const Parameters<T>& parameter
          {},
          text("layer ", layer)});
     if (config.is_moe_layer(layer)) {
-      blocks_.back().feed_forward =
-          std::make_unique<MoeLayer<T>>(config, parameters, name, layer - config.moe.dense_layers,
-                                        mesh.placement, exchange, workspace_);
+      const Index number = layer - config.moe.dense_layers;
+      blocks_.back().feed_forward = std::make_unique<MoeLayer<T>>(
+          config, parameters, name, number, mesh.placements.at(static_cast<std::size_t>(number)),
+          exchange, workspace_);
     } else {
       blocks_.back().feed_forward =
           std::make_unique<FeedForward<T>>(parameters, name + "dense/", workspace_);
@@ -48,9 +48,8 @@ Array2<T> Transformer<T>::take_stream(Activations& activations, const ModelConfi
 }
 
 template <class T>
-Array2<int> Transformer<T>::take_choice(Activations& activations, const MoeConfig& moe,
-                                        Index tokens) {
-  return activations.take<int>("choice", tokens, moe.top_k);  // (tokens, k)
+Array2<int> Transformer<T>::take_choice(Activations& activations, Index tokens, Index slots) {
+  return activations.take<int>("choice", tokens, slots);  // (tokens, slots)
 }
 
 template <class T>
@@ -88,8 +87,8 @@ Array2<T> Transformer<T>::forward(const DeviceCell& cell, const StepTokens& step
     activations.enter(block.place);
     block.input = x;
     block.output = take_stream(activations, model_, cell.tokens);
-    if (block.feed_forward.index() == 1) {
-      block.choice = take_choice(activations, moe_, cell.tokens);
+    if (auto* moe = std::get_if<std::unique_ptr<MoeLayer<T>>>(&block.feed_forward)) {
+      block.choice = take_choice(activations, cell.tokens, (*moe)->routing().traits().slots);
     }
     const Activations::Mark inside = activations.mark();
     forward(block, cell, step, sums, counts);
@@ -201,6 +200,42 @@ std::vector<Array2<const int>> Transformer<T>::choices() const {
 }
 
 template <class T>
+template <class Work>
+void Transformer<T>::for_routers(const Work& work) const {
+  std::size_t begin = 0;
+  for (const Block& block : blocks_) {
+    const auto* moe = std::get_if<std::unique_ptr<MoeLayer<T>>>(&block.feed_forward);
+    if (moe == nullptr) continue;
+    RoutingLayer<T>& routing = (*moe)->routing();
+    const auto size = static_cast<std::size_t>(routing.states());
+    work(routing, begin, size);
+    begin += size;
+  }
+}
+
+template <class T>
+Index Transformer<T>::router_states() const {
+  Index all = 0;
+  for_routers([&](const auto&, std::size_t, std::size_t size) { all += static_cast<Index>(size); });
+  return all;
+}
+
+template <class T>
+void Transformer<T>::advance_routers(const HostArray1<std::int64_t>& sums, const StepSums& layout,
+                                     std::int64_t tokens, std::span<std::int64_t> states) const {
+  for_routers([&](const auto& routing, std::size_t begin, std::size_t size) {
+    routing.advance(layout, sums, tokens, states.subspan(begin, size));
+  });
+}
+
+template <class T>
+void Transformer<T>::set_router_states(std::span<const std::int64_t> states) {
+  for_routers([&](auto& routing, std::size_t begin, std::size_t size) {
+    routing.set_state(states.subspan(begin, size));
+  });
+}
+
+template <class T>
 std::vector<ExchangeRows> Transformer<T>::exchange_rows() const {
   std::vector<ExchangeRows> rows;
   for (const Block& block : blocks_) {
@@ -213,12 +248,13 @@ std::vector<ExchangeRows> Transformer<T>::exchange_rows() const {
 
 template <class T>
 void Transformer<T>::count_train(Activations& activations, const Config& config, Index tokens,
-                                 const std::vector<ExchangeRows>& rows, Index local_experts) {
+                                 const std::vector<ExchangeRows>& rows,
+                                 const std::vector<Index>& local_experts) {
   const ModelConfig& model = config.model;
-  const MoeConfig& moe = config.moe;
   const bool again = model.recompute == "block";
+  const auto number = [&](Index layer) { return layer - config.moe.dense_layers; };
   const auto rows_of_layer = [&](Index layer) {
-    return rows.at(static_cast<std::size_t>(layer - moe.dense_layers));
+    return rows.at(static_cast<std::size_t>(number(layer)));
   };
   const auto count_block = [&](Index layer) {
     take_block(activations, model, tokens);
@@ -226,7 +262,8 @@ void Transformer<T>::count_train(Activations& activations, const Config& config,
     AttentionLayer<T>::count_forward(activations, model, tokens);
     Norm<T>::count_forward(activations, tokens);
     if (config.is_moe_layer(layer)) {
-      MoeLayer<T>::count_forward(activations, config, tokens, rows_of_layer(layer));
+      MoeLayer<T>::count_forward(activations, config, number(layer), tokens,
+                                 rows_of_layer(layer));
     } else {
       FeedForward<T>::count_forward(activations, tokens, model.dense_ffn);
     }
@@ -234,7 +271,9 @@ void Transformer<T>::count_train(Activations& activations, const Config& config,
   take_stream(activations, model, tokens);
   for (Index layer = 0; layer < model.layers; ++layer) {
     take_stream(activations, model, tokens);
-    if (config.is_moe_layer(layer)) take_choice(activations, moe, tokens);
+    if (config.is_moe_layer(layer)) {
+      take_choice(activations, tokens, router_traits(config, number(layer)).slots);
+    }
     const Activations::Mark inside = activations.mark();
     count_block(layer);
     if (again) activations.release(inside);
@@ -248,7 +287,8 @@ void Transformer<T>::count_train(Activations& activations, const Config& config,
     const Activations::Scope scope(activations);
     if (again) count_block(layer);
     if (config.is_moe_layer(layer)) {
-      MoeLayer<T>::count_backward(activations, config, tokens, rows_of_layer(layer), local_experts);
+      MoeLayer<T>::count_backward(activations, config, number(layer), tokens, rows_of_layer(layer),
+                                  local_experts.at(static_cast<std::size_t>(number(layer))));
     } else {
       FeedForward<T>::count_backward(activations, tokens, model.hidden, model.dense_ffn);
     }

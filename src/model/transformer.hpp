@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <variant>
 
 #include "model/attention_layer.hpp"
@@ -31,21 +32,28 @@ class Transformer {
   // exchange call it together.
   void check_forward(const DeviceCell& cell, ForwardCheck& check, IntervalCounts* counts);
 
-  // The experts chosen in the last pass by the layers that have some, ascending. They live until
-  // the next pass.
-  [[nodiscard]] std::vector<Array2<const int>> choices() const;  // (moe layers) of (tokens, k)
+  // Where the last pass sent the tokens in the layers with experts: ascending, then -1. They live
+  // until the next pass.
+  [[nodiscard]] std::vector<Array2<const int>> choices() const;  // (moe layers) of (tokens, slots)
 
   // Rows that the layers with experts exchanged in the last pass.
   [[nodiscard]] std::vector<ExchangeRows> exchange_rows() const;  // (moe layers)
+
+  // Integers that the routers hand on from step to step, those of all layers one after another: zero
+  // before the first step, the same on every rank.
+  [[nodiscard]] Index router_states() const;
+  void advance_routers(const HostArray1<std::int64_t>& sums, const StepSums& layout,
+                       std::int64_t tokens, std::span<std::int64_t> states) const;
+  void set_router_states(std::span<const std::int64_t> states);
 
   // The memory of cells: what is in it lives until the next pass.
   [[nodiscard]] Activations& activations() { return workspace_.activations; }
 
   // Takes from a counting stack what train() takes for a cell of `tokens` tokens on a rank with
-  // `local_experts` experts.
+  // those many experts.
   static void count_train(Activations& activations, const Config& config, Index tokens,
-                          const std::vector<ExchangeRows>& rows,  // (moe layers)
-                          Index local_experts);
+                          const std::vector<ExchangeRows>& rows,    // (moe layers)
+                          const std::vector<Index>& local_experts);  // (moe layers)
 
  private:
   struct Block {
@@ -55,7 +63,7 @@ class Transformer {
     std::variant<std::unique_ptr<FeedForward<T>>, std::unique_ptr<MoeLayer<T>>> feed_forward;
     std::string place;             // for errors
     Array2<T> input, output = {};  // (tokens, hidden): the stream before and after
-    Array2<int> choice = {};       // (tokens, k), of a layer with experts
+    Array2<int> choice = {};       // (tokens, slots), of a layer with experts
   };
   enum class Keep {
     all,    // everything that backward needs
@@ -73,7 +81,7 @@ class Transformer {
     Array2<T> normed, residual;  // (tokens, hidden): of the input of the layer at work
   };
   static Array2<T> take_stream(Activations& activations, const ModelConfig& model, Index tokens);
-  static Array2<int> take_choice(Activations& activations, const MoeConfig& moe, Index tokens);
+  static Array2<int> take_choice(Activations& activations, Index tokens, Index slots);
   static Stream take_block(Activations& activations, const ModelConfig& model, Index tokens);
   static Array1<double> take_loss(Activations& activations, Index tokens);
   static Gradients take_gradients(Activations& activations, const ModelConfig& model, Index tokens);
@@ -85,8 +93,11 @@ class Transformer {
   void backward(Block& block, const DeviceCell& cell, const StepTokens& step,
                 const Gradients& gradients);
 
+  // The layers with experts, in order, and their parts of the routers' integers.
+  template <class Work>
+  void for_routers(const Work& work) const;
+
   ModelConfig model_;
-  MoeConfig moe_;
   Keep keep_;  // in training
   Workspace<T> workspace_;
   kernels::RotaryTable<Real<T>> rotary_;

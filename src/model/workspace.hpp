@@ -57,6 +57,9 @@ struct Workspace {
       return wide;
     }
   }
+  static void widen(const Array2<const T>& a, const Array2<Real<T>>& wide) {
+    if constexpr (!std::is_same_v<T, Real<T>>) kernels::convert<T, Real<T>>(a, wide);
+  }
   static void put_back(const Array2<const Real<T>>& wide, const Array2<T>& a) {
     if constexpr (!std::is_same_v<T, Real<T>>) kernels::convert<Real<T>, T>(wide, a);
   }

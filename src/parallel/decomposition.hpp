@@ -28,7 +28,8 @@ struct RankGrid {
 };
 
 // The grid for `expert_ranks` of a deck; 0 chooses the largest divisor of `ranks` that is not
-// above the number of experts nor above 8 (a node's worth: dispatch should stay inside a node).
+// above the largest number of experts of a layer nor above 8 (a node's worth: dispatch should stay
+// inside a node).
 // Throws input_error naming the divisors where expert_ranks does not divide the number of ranks.
 [[nodiscard]] RankGrid make_rank_grid(int ranks, Index expert_ranks, Index experts);
 

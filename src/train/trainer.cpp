@@ -34,7 +34,14 @@ Trainer<T>::Trainer(const Config& config, const Mesh& mesh, Index sources)
       parameters_(make_tensor_table(config), mesh, config.cells_per_step(), summing(config.run)),
       transformer_(config_, parameters_, mesh, experts_, matmul_, timers_),
       optimizer_(config_, parameters_, mesh, everyone_, data_),
-      sums_(config, sources) {}
+      sums_(config, sources),
+      router_states_(static_cast<std::size_t>(transformer_.router_states()), 0) {}
+
+template <class T>
+void Trainer<T>::set_router_states(std::vector<std::int64_t> states) {
+  router_states_ = std::move(states);
+  transformer_.set_router_states(router_states_);
+}
 
 namespace {
 
@@ -48,15 +55,18 @@ void add_means(const StepSums& layout, const HostArray1<std::int64_t>& sums, Ste
     loss += layout.loss(sums)(source);
     report.tokens += layout.tokens(sums)(source);
   }
-  std::int64_t balance = 0, z = 0;
+  std::int64_t balance = 0, z = 0, entropy = 0;
   for (Index layer = 0; layer < layout.moe_layers(); ++layer) {
     balance += layout.router_loss(sums, layer)(0);
     z += layout.router_loss(sums, layer)(1);
+    entropy += layout.router_loss(sums, layer)(2);
   }
   report.cross_entropy = to_double(loss) / static_cast<double>(report.tokens);
   report.balance_loss = static_cast<double>(balance) * kernels::mean_unit;
   report.z_loss = static_cast<double>(z) * kernels::mean_unit;
-  report.loss = report.cross_entropy + report.balance_loss + report.z_loss;
+  report.entropy_loss = static_cast<double>(entropy) * kernels::mean_unit;
+  report.loss =
+      report.cross_entropy + report.balance_loss + report.z_loss + report.entropy_loss;
 }
 
 }  // namespace
@@ -116,16 +126,21 @@ StepReport Trainer<T>::step(const std::vector<DeviceCell>& cells, std::int64_t s
   Kokkos::deep_copy(report.sums, sums_.values());
   mesh_.world.sum({report.sums.data(), report.sums.size()});
   mesh_.world.sum(sums_.arrived());
-  check_step(sums_, report.sums, sums_.arrived(), tokens.tokens, tokens.targets, config_.moe.top_k);
+  check_step(sums_, report.sums, sums_.arrived(), tokens.tokens, tokens.targets);
   add_means(sums_, report.sums, report);
   if (!gradient.applied) {
     report.fault = diagnose(cells, std::move(gradient.overflow), counts);
     constexpr double nan = std::numeric_limits<double>::quiet_NaN();
     report.gradient_norm = nan;
     if (report.fault->in_forward_pass()) {
-      report.loss = report.cross_entropy = report.balance_loss = report.z_loss = nan;
+      report.loss = report.cross_entropy = nan;
+      report.balance_loss = report.z_loss = report.entropy_loss = nan;
     }
+    return report;
   }
+  // 5. Routers that look back take up what they saw.
+  transformer_.advance_routers(report.sums, sums_, tokens.tokens, router_states_);
+  transformer_.set_router_states(router_states_);
   return report;
 }
 

@@ -11,8 +11,9 @@ namespace hearth {
 // What one step says about itself; the same on every rank and any layout.
 struct StepReport {
   std::int64_t step = 0;  // steps done, this one included
-  double loss = 0;        // cross-entropy + balance + z, means over the step
-  double cross_entropy = 0, balance_loss = 0, z_loss = 0;  // the latter two with coefficients
+  double loss = 0;        // cross-entropy and the routers' losses, means over the step
+  double cross_entropy = 0;
+  double balance_loss = 0, z_loss = 0, entropy_loss = 0;  // with coefficients
   double learning_rate = 0;
   double gradient_norm = 0;
   std::int64_t tokens = 0;             // target tokens of the step
@@ -54,7 +55,12 @@ class Trainer {
 
   // The experts that a cell's tokens are sent to, by MoE layer. Every rank of the exchange calls
   // it.
-  std::vector<Array2<const int>> route(const DeviceCell& cell);  // (moe layers) of (tokens, k)
+  std::vector<Array2<const int>> route(const DeviceCell& cell);  // (moe layers) of (tokens, slots)
+
+  // Integers that the routers hand on from step to step (Transformer::router_states), for the
+  // checkpoint.
+  [[nodiscard]] const std::vector<std::int64_t>& router_states() const { return router_states_; }
+  void set_router_states(std::vector<std::int64_t> states);
 
   [[nodiscard]] Parameters<T>& parameters() { return parameters_; }
   [[nodiscard]] Optimizer<T>& optimizer() { return optimizer_; }
@@ -74,6 +80,7 @@ class Trainer {
   Transformer<T> transformer_;
   Optimizer<T> optimizer_;
   StepSums sums_;
+  std::vector<std::int64_t> router_states_;
 };
 
 }  // namespace hearth

@@ -38,6 +38,7 @@ DeviceCell upload(const Cell& cell) {
   }
   return {tokens,
           length,
+          cell.first_sequence,
           std::count_if(cell.target.begin(), cell.target.end(), [](int t) { return t >= 0; }),
           to_device("token", cell.token),
           to_device("target", cell.target),

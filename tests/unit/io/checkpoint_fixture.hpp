@@ -35,7 +35,10 @@ inline TensorTable odd_table() {
       {"layers/00/experts/up", {experts, 64, 128}, {"expert", "expert_ffn", "hidden"}},
   };
   table[0].hugging_face = "model.embed_tokens.weight";
-  table[4].owner = table[5].owner = table[9].owner = Owner::experts;
+  for (const std::size_t stack : {4, 5, 9}) {
+    table[stack].owner = Owner::experts;
+    table[stack].moe_layer = 0;
+  }
   table[8].alias_of = "embedding/weight";
   return table;
 }
@@ -55,10 +58,10 @@ class RankParts {
   RankParts(const Communicator& world, Index expert_ranks, const TensorTable& table,
             const std::vector<std::string>& groups)
       : table_(&table),
-        mesh_(world, expert_ranks, experts),
-        everyone_(table, Owner::everyone, {}),
-        experts_(table, Owner::experts,
-                 mesh_.placement.experts_of(mesh_.grid.expert_index(world.rank()))) {
+        mesh_(world, expert_ranks, {experts}),
+        everyone_(table, Owner::everyone, mesh_.placements, 0),
+        experts_(table, Owner::experts, mesh_.placements,
+                 mesh_.grid.expert_index(world.rank())) {
     const RankGrid& grid = mesh_.grid;
     for (const std::string& group : groups) {
       add(group, everyone_, everyone_.shard(world.size(), world.rank()));

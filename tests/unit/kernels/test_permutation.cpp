@@ -36,16 +36,33 @@ std::vector<int> random_choice(const Shape& s) {
   return choice;
 }
 
+// Some of the choices, the first ones of each token: as many as hash to less than a share. After
+// them stands -1, and `beyond` copies go to destinations that have no segment.
+std::vector<int> some_choices(const Shape& s, int beyond) {
+  std::vector<int> choice = random_choice(s);
+  for (Index t = 0; t < s.tokens; ++t) {
+    const Index used = random_integers("used" + std::to_string(t), 1, static_cast<int>(s.k) + 1)[0];
+    int next = static_cast<int>(s.experts);
+    for (Index j = used; j < s.k; ++j) {
+      choice[t * s.k + j] = j - used < beyond ? next++ : -1;
+    }
+  }
+  return choice;
+}
+
 struct DeviceCopies {
   Array2<int> choice, position;
-  Array1<int> count, segment_begin;
+  Array1<int> count;  // of the destinations beyond the experts too
+  CopyPlaces places;
 
-  DeviceCopies(const reference::Copies& copies, const Shape& s)
+  DeviceCopies(const reference::Copies& copies, const Shape& s, Index beyond = 0)
       : choice(to_device<int>(copies.choice, s.tokens, s.k)),
         position(filled_matrix<int>(s.tokens, s.k)),
-        count(filled<int>(s.experts)),
-        segment_begin(to_device<int>(copies.segment_begin)) {
-    count_copies(choice, filled_matrix<int>(row_blocks(s.tokens), s.experts), count, position);
+        count(filled<int>(s.experts + beyond)) {
+    count_copies(choice, filled_matrix<int>(row_blocks(s.tokens), s.experts + beyond), count,
+                 position);
+    places = {choice, position, to_device<int>(copies.segment_begin),
+              to_device<int>(copies.segment_rows), count};
   }
 };
 
@@ -66,14 +83,30 @@ TEST_CASE("copies are counted and placed in the order of tokens") {
   CHECK(std::accumulate(copies.count.begin(), copies.count.end(), Index{0}) == s.tokens * s.k);
 }
 
+TEST_CASE("tokens are counted by the number of their copies") {
+  const Shape s{64, 7, 2, 1};
+  const auto choice = some_choices(s, 1);
+  std::vector<std::int64_t> expected(s.k + 1, 5);
+  for (Index t = 0; t < s.tokens; ++t) {
+    ++expected[(choice[t * s.k] >= 0 ? 1 : 0) + (choice[t * s.k + 1] >= 0 ? 1 : 0)];
+  }
+  const auto count = filled<std::int64_t>(s.k + 1, 5);
+  count_tokens_by_copies(to_device<int>(choice, s.tokens, s.k), count);
+  CHECK(to_host(count) == expected);
+  CHECK(expected[0] > 5);
+}
+
 TEMPLATE_TEST_CASE("dispatch, combine and their adjoints agree with the reference", "", bfloat16,
                    float, double) {
   using T = TestType;
   const Shape s = generate_shape();
-  CAPTURE(s.tokens, s.experts, s.k, s.hidden);
-  const auto copies =
-      reference::count_copies(random_choice(s), s.k, s.experts, static_cast<int>(segment_multiple));
-  const DeviceCopies device(copies, s);
+  // All copies; or some that are missing or stay where they are; and segments longer than copies.
+  const int beyond = GENERATE(0, 1);
+  CAPTURE(s.tokens, s.experts, s.k, s.hidden, beyond);
+  const auto copies = reference::count_copies(
+      beyond == 0 ? random_choice(s) : some_choices(s, beyond), s.k, s.experts,
+      static_cast<int>(segment_multiple), beyond == 0 ? 0 : 40);
+  const DeviceCopies device(copies, s, beyond);
   const auto x = rounded<T>(random_values("x", s.tokens * s.hidden));
   const auto dy = rounded<T>(random_values("dy", s.tokens * s.hidden));
   const auto gate = rounded<Real<T>>(random_values("gate", s.tokens * s.k));
@@ -83,37 +116,47 @@ TEMPLATE_TEST_CASE("dispatch, combine and their adjoints agree with the referenc
   const auto device_gate = to_device<Real<T>>(gate, s.tokens, s.k);
 
   const auto rows = filled_matrix<T>(copies.rows, s.hidden);
-  dispatch<T>(to_device<T>(x, s.tokens, s.hidden), device.choice, device.position,
-              device.segment_begin, device.count, rows);
+  dispatch<T>(to_device<T>(x, s.tokens, s.hidden), device.places, {}, rows);
   CHECK(relative_difference_of(rows, reference::dispatch(x, s.hidden, copies)) == 0);
 
   auto y = x;  // combine adds to what is there
   add_to(y, reference::combine(outputs, s.hidden, copies, gate));
   const auto device_y = to_device<T>(x, s.tokens, s.hidden);
-  combine<T>(device_outputs, device.choice, device.position, device.segment_begin, device_gate,
-             device_y);
+  combine<T>(device_outputs, device.places, device_gate, device_y);
   CHECK(deviation_of(device_y, y) < tolerance<T>());
 
   const auto expected = reference::combine_backward(dy, outputs, s.hidden, copies, gate);
   const auto device_dy = to_device<T>(dy, s.tokens, s.hidden);
   const auto drows = filled_matrix<T>(copies.rows, s.hidden);
   const auto dgate = filled_matrix<Real<T>>(s.tokens, s.k);
-  combine_backward<T>(device_dy, device_outputs, device.choice, device.position,
-                      device.segment_begin, device.count, device_gate, drows, dgate);
+  combine_backward<T>(device_dy, device_outputs, device.places, device_gate, drows, dgate);
   CHECK(deviation_of(drows, expected.drows) < tolerance<T>());
   CHECK(relative_difference_of(dgate, expected.dgate) < tolerance<T>());
 
   auto dx = x;
   add_to(dx, reference::dispatch_backward(outputs, s.hidden, copies));
   const auto device_dx = to_device<T>(x, s.tokens, s.hidden);
-  dispatch_backward<T>(device_outputs, device.choice, device.position, device.segment_begin,
-                       device_dx);
+  dispatch_backward<T>(device_outputs, device.places, {}, device_dx);
   CHECK(deviation_of(device_dx, dx) < tolerance<T>());
+
+  // Gates before the experts: x and the outputs change places.
+  const auto scaled = filled_matrix<T>(copies.rows, s.hidden);
+  dispatch<T>(device_dy, device.places, device_gate, scaled);
+  CHECK(deviation_of(scaled, expected.drows) < tolerance<T>());
+  const auto scaled_dx = to_device<T>(x, s.tokens, s.hidden);
+  dispatch_backward<T>(device_outputs, device.places, device_gate, scaled_dx);
+  CHECK(same_bits(to_host(scaled_dx), to_host(device_y)));
+  const auto gate_before = filled_matrix<Real<T>>(s.tokens, s.k);
+  dispatch_gate_backward<T>(device_dy, device_outputs, device.places, gate_before);
+  CHECK(same_bits(to_host(gate_before), to_host(dgate)));
+  const auto plain = filled_matrix<T>(copies.rows, s.hidden);
+  combine_backward<T>(device_dy, device_outputs, device.places, {}, plain, dgate);
+  CHECK(relative_difference_of(plain, reference::dispatch(dy, s.hidden, copies)) == 0);
+  CHECK(same_bits(to_host(gate_before), to_host(dgate)));  // left alone
 
   // In place.
   const auto again = filled_matrix<Real<T>>(s.tokens, s.k);
-  combine_backward<T>(device_dy, device_outputs, device.choice, device.position,
-                      device.segment_begin, device.count, device_gate, device_outputs, again);
+  combine_backward<T>(device_dy, device_outputs, device.places, device_gate, device_outputs, again);
   CHECK(same_bits(to_host(device_outputs), to_host(drows)));
   CHECK(same_bits(to_host(again), to_host(dgate)));
 }
@@ -161,8 +204,7 @@ TEST_CASE("combine: a token's sum does not depend on the other tokens") {
       }
     }
     const auto y = filled_matrix<float>(tokens, s.hidden, 0.125);
-    combine<float>(to_device<float>(rows, copies.rows, s.hidden), device.choice, device.position,
-                   device.segment_begin,
+    combine<float>(to_device<float>(rows, copies.rows, s.hidden), device.places,
                    to_device<float>(slice(gate, begin * s.k, tokens * s.k), tokens, s.k), y);
     return to_host(y);
   };

@@ -26,12 +26,13 @@ struct Step {
         layout.counts(sums, layer)(expert) = counts[layer][expert];
         layout.arrived(layer)[static_cast<std::size_t>(expert)] = counts[layer][expert];
       }
+      layout.tokens_by_copies(sums, layer)(2) = 4;
     }
   }
   // What the check says; "" where it finds nothing.
   std::string check() {
     try {
-      check_step(layout, sums, layout.arrived(), 4, 3, 2);
+      check_step(layout, sums, layout.arrived(), 4, 3);
     } catch (const CollectiveError& error) {
       return error.what();
     }
@@ -45,10 +46,15 @@ struct Step {
 
 TEST_CASE("a cell's copies are k of each token, none negative") {
   const std::vector<int> good = {3, 0, 5}, lost = {3, 0, 4}, negative = {9, -1, 0};
-  CHECK_NOTHROW(check_copies(1, good, 4, 2));
-  CHECK_THROWS_WITH(check_copies(1, lost, 4, 2),
+  CHECK_NOTHROW(check_copies(1, good, good, 4, 2));
+  CHECK_NOTHROW(check_copies(1, good, lost, 4, 2));  // one was dropped
+  CHECK_NOTHROW(check_copies(1, lost, lost, 4, 0));  // the router decides how many
+  CHECK_THROWS_WITH(check_copies(1, lost, lost, 4, 2),
                     "MoE layer 1: 7 token copies of 4 tokens with 2 experts each");
-  CHECK_THROWS_WITH(check_copies(1, negative, 4, 2), "MoE layer 1: -1 token copies for expert 1");
+  CHECK_THROWS_WITH(check_copies(1, lost, good, 4, 0),
+                    "MoE layer 1: 5 token copies for expert 2, which 4 chose");
+  CHECK_THROWS_WITH(check_copies(1, negative, negative, 4, 2),
+                    "MoE layer 1: -1 token copies for expert 1");
   CHECK_THROWS(check_not_negative(0, negative));
 }
 
@@ -68,7 +74,16 @@ TEST_CASE("copies that were lost before they were sent are found") {
   Step step;
   --step.layout.counts(step.sums, 0)(2);
   --step.layout.arrived(0)[2];
-  CHECK(step.check() == "MoE layer 0, all ranks: 7 token copies of 4 tokens with 2 experts each");
+  CHECK(step.check() ==
+        "MoE layer 0, all ranks: 7 token copies and 0 dropped ones of 4 tokens with 2 experts "
+        "each");
+}
+
+TEST_CASE("copies that tokens have and nobody sent are found") {
+  Step step;
+  --step.layout.tokens_by_copies(step.sums, 1)(2);
+  ++step.layout.tokens_by_copies(step.sums, 1)(1);
+  CHECK(step.check() == "MoE layer 1, all ranks: 8 token copies were sent, 4 of 4 tokens have 7");
 }
 
 TEST_CASE("a target token without a loss is found") {

@@ -56,7 +56,9 @@ TEST_CASE("shards cover the arena in whole blocks and runs cover the tensors onc
       "a deck");
   const TensorTable table = make_tensor_table(config);
   for (const Owner owner : {Owner::everyone, Owner::experts}) {
-    const ArenaLayout layout(table, owner, {1, 4});
+    // Expert 1 of the layers' five is the second of two ranks' first.
+    const std::vector<ExpertPlacement> placements(1, ExpertPlacement(5, 2));
+    const ArenaLayout layout(table, owner, placements, 1);
     for (const int parts : {1, 2, 3, 50}) {
       Index end = 0, covered = 0;
       for (int part = 0; part < parts; ++part) {

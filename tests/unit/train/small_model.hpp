@@ -32,7 +32,7 @@ template <class T>
 struct SmallModel {
   explicit SmallModel(const Config& c, Index expert_ranks = 1)
       : config(c),
-        mesh(Communicator::world(), expert_ranks, c.moe.experts),
+        mesh(Communicator::world(), expert_ranks, c.experts_by_layer()),
         exchange(mesh.experts),
         parameters(make_tensor_table(c), mesh, c.cells_per_step()),
         transformer(c, parameters, mesh, exchange, matmul, timers),
@@ -68,7 +68,7 @@ struct SmallModel {
                   static_cast<double>(cell.targets);
     for (Index layer = 0; layer < sums.moe_layers(); ++layer) {
       const auto router = sums.router_loss(all, layer);
-      loss += static_cast<double>(router(0) + router(1)) * kernels::mean_unit;
+      loss += static_cast<double>(router(0) + router(1) + router(2)) * kernels::mean_unit;
     }
     return loss;
   }

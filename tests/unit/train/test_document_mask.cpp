@@ -64,7 +64,7 @@ std::vector<DeviceCell> alone() {
 
 struct Model {
   Config config = small_model();
-  Mesh mesh{Communicator::world(), 1, config.moe.experts};
+  Mesh mesh{Communicator::world(), 1, config.experts_by_layer()};
   Trainer<double> trainer{config, mesh, 1};
   DeviceExchange exchange{mesh.experts};
   kernels::Matmul matmul;

@@ -114,7 +114,7 @@ struct Tolerance {
 
 template <class T>
 void compare(const Golden& golden, const Config& config, const Tolerance& tolerance) {
-  const Mesh mesh(Communicator::world(), 1, config.moe.experts);
+  const Mesh mesh(Communicator::world(), 1, config.experts_by_layer());
   Trainer<T> trainer(config, mesh, 1);
   for_tensors(trainer, [&](const TensorInfo& info, Index begin, Shard<T>& shard) {
     const std::vector<double> weights = golden.read("weights/" + info.name);

@@ -115,6 +115,37 @@ TEST_CASE("halving a difference step quarters the error of the loss's derivative
   SECTION("experts") {
     check_order(config);
   }
+  // Where the choice jumps: ReMoE's gates are continuous there, their derivative is not.
+  for (const char* router : {"capacity", "expert_choice", "top_p", "relu", "bias_balanced",
+                             "scaled_input", "hash", "random"}) {
+    DYNAMIC_SECTION("router " << router) {
+      config.moe.router = router;
+      config.moe.balance_loss = 0.3;
+      config.top_p.entropy_loss = 0.3;
+      config.relu.initial_lambda = 0.3;
+      check_order(config);
+    }
+  }
+  SECTION("experts without matrices, numbers by layer") {
+    config.moe.experts.values = {7, 4};
+    config.moe.top_k.values = {3, 4};
+    config.moe.copy_experts = config.moe.zero_experts = config.moe.null_experts = 1;
+    config.moe.constant_experts = 2;
+    config.moe.light_balance = 0.5;
+    config.top_k.gate.renormalise = true;
+    config.moe.balance_loss = 0.3;
+    SECTION("balance by cell") {
+      check_order(config);
+    }
+    SECTION("balance by sequence") {
+      config.moe.balance_scope = "sequence";
+      check_order(config);
+    }
+    SECTION("balance by the step before") {
+      config.moe.balance_scope = "global";
+      check_order(config);
+    }
+  }
   SECTION("no experts") {
     config.moe.experts = 0;
     check_order(config);

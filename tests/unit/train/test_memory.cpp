@@ -15,6 +15,20 @@ std::vector<Config> variants() {
   configs[4].model.vocabulary = 2003;  // the head needs the most
   configs[4].batch.cell_sequences = 40;
   configs[5].moe.expert_ffn = 700;  // an expert's gradient does
+#define HEARTH_ROUTER(name, text)        \
+  configs.push_back(small_config());     \
+  configs.back().moe.router = #name;
+#include "config/routers.def"
+#undef HEARTH_ROUTER
+  // Experts without matrices, numbers by layer, and segments of one length.
+  configs.push_back(small_config());
+  configs.back().moe.experts.values = {7, 4};
+  configs.back().moe.top_k.values = {3, 5};
+  configs.back().moe.constant_experts = configs.back().moe.copy_experts = 2;
+  configs.back().moe.balance_scope = "sequence";
+  configs.push_back(configs.back());
+  configs.back().moe.router = "capacity";
+  configs.back().capacity.padded = true;
   return configs;
 }
 
@@ -52,7 +66,8 @@ std::vector<std::int64_t> results(SmallModel<T>& model) {
 
 TEST_CASE("a cell takes the memory that was predicted for the rows it exchanged") {
   for (const Config& config : variants()) {
-    INFO("variant " << config.moe.experts << " experts, qk_norm " << config.model.qk_norm
+    INFO("variant " << config.moe.router << ", " << config.moe.experts.at(0)
+                    << " experts, qk_norm " << config.model.qk_norm
                     << ", expert_ffn " << config.moe.expert_ffn << ", vocabulary "
                     << config.model.vocabulary);
     check_prediction<float>(config, "fp32");
