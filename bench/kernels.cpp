@@ -161,8 +161,7 @@ std::vector<Index> router_pass(const Config& config, const Measure& measure) {
   measure("combine", 0, [&] { combine<T>(copies, places, gate, y); });
   measure("combine backward", 0,
           [&] { combine_backward<T>(x, copies, places, gate, copies, dgate); });
-  measure("dispatch backward", 0,
-          [&] { dispatch_backward<T>(copies, places, {}, y); });
+  measure("dispatch backward", 0, [&] { dispatch_backward<T>(copies, places, {}, y); });
   return segments;
 }
 

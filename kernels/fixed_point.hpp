@@ -11,7 +11,7 @@ namespace hearth::kernels {
 inline constexpr double gradient_unit = 0x1p-50;    // of a weight's gradient; sums within ±8192
 inline constexpr double gradient_limit = 0x1p13;    // |g| · cells must stay below
 inline constexpr double statistic_unit = 0x1p-30;   // of sums over tokens: loss, entropy, …
-inline constexpr double norm_unit = 0x1p-20;       // of sums over tokens of what has no bound
+inline constexpr double norm_unit = 0x1p-20;        // of sums over tokens of what has no bound
 inline constexpr double validation_unit = 0x1p-20;  // of a whole split's loss: 2⁴³ nats fit
 inline constexpr double mean_unit = 0x1p-50;  // of what is divided by the step's tokens already
 

@@ -83,8 +83,7 @@ void add_light(const Array2<const T>& x, const Array2<const Real<T>>& own,
 }
 
 template <class T>
-void light_slope(const Array2<const T>& dy, const Array2<const T>& x,
-                 const Array2<Real<T>>& down) {
+void light_slope(const Array2<const T>& dy, const Array2<const T>& x, const Array2<Real<T>>& down) {
   using R = Real<T>;
   const Index hidden = x.extent(1);
   for_rows(
@@ -95,21 +94,19 @@ void light_slope(const Array2<const T>& dy, const Array2<const T>& x,
       });
 }
 
-#define HEARTH_INSTANTIATE(R)                                                                  \
-  template void mix_light<R>(const LightRange&, const Array2<const int>&,                      \
-                             const Array2<const R>&, const Array2<const R>&, const Array2<R>&, \
-                             const Array2<R>&);                                                \
-  template void mix_light_backward<R>(const LightRange&, const Array2<const int>&,             \
-                                      const Array2<const R>&, const Array2<const R>&,          \
-                                      const Array2<const R>&, const Array2<const R>&,          \
-                                      const Array2<R>&, const Array2<R>&)
+#define HEARTH_INSTANTIATE(R)                                                                      \
+  template void mix_light<R>(const LightRange&, const Array2<const int>&, const Array2<const R>&,  \
+                             const Array2<const R>&, const Array2<R>&, const Array2<R>&);          \
+  template void mix_light_backward<R>(                                                             \
+      const LightRange&, const Array2<const int>&, const Array2<const R>&, const Array2<const R>&, \
+      const Array2<const R>&, const Array2<const R>&, const Array2<R>&, const Array2<R>&)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE
-#define HEARTH_INSTANTIATE(T)                                                           \
-  template void add_light<T>(const Array2<const T>&, const Array2<const Real<T>>&,      \
-                             const Array2<const Real<T>>&, const Array2<T>&);           \
-  template void light_slope<T>(const Array2<const T>&, const Array2<const T>&,          \
+#define HEARTH_INSTANTIATE(T)                                                      \
+  template void add_light<T>(const Array2<const T>&, const Array2<const Real<T>>&, \
+                             const Array2<const Real<T>>&, const Array2<T>&);      \
+  template void light_slope<T>(const Array2<const T>&, const Array2<const T>&,     \
                                const Array2<Real<T>>&)
 HEARTH_INSTANTIATE(bfloat16);
 HEARTH_INSTANTIATE(float);

@@ -33,10 +33,10 @@ void mix_light_backward(const LightRange& range, const Array2<const int>& choice
 
 // y[t] += own[t] · x[t] + shared[t]; `shared` may be empty.
 template <class T>
-void add_light(const Array2<const T>& x,              // (tokens, hidden)
-               const Array2<const Real<T>>& own,      // (tokens, 1)
-               const Array2<const Real<T>>& shared,   // (tokens, hidden)
-               const Array2<T>& y);                   // (tokens, hidden)
+void add_light(const Array2<const T>& x,             // (tokens, hidden)
+               const Array2<const Real<T>>& own,     // (tokens, 1)
+               const Array2<const Real<T>>& shared,  // (tokens, hidden)
+               const Array2<T>& y);                  // (tokens, hidden)
 
 // down[t] = dy[t] · x[t].
 template <class T>

@@ -115,8 +115,8 @@ void count_tokens_by_copies(const Array2<const int>& choice, const Array1<std::i
 }
 
 template <class T>
-void dispatch(const Array2<const T>& x, const CopyPlaces& places,
-              const Array2<const Real<T>>& gate, const Array2<T>& rows) {
+void dispatch(const Array2<const T>& x, const CopyPlaces& places, const Array2<const Real<T>>& gate,
+              const Array2<T>& rows) {
   using R = Real<T>;
   const Index tokens = x.extent(0), hidden = x.extent(1);
   const Rows at(tokens, places);
@@ -207,9 +207,9 @@ void combine_backward(const Array2<const T>& dy, const Array2<const T>& rows,
           const T* in = row(rows, copy);
           T* out = row(drows, copy);
           const R factor = weight(t, j);
-          const R product =
-              has_gate ? lane_sum<R>(member, hidden, [&](const Index h) { return slope[h] * in[h]; })
-                       : R(0);
+          const R product = has_gate ? lane_sum<R>(member, hidden,
+                                                   [&](const Index h) { return slope[h] * in[h]; })
+                                     : R(0);
           // After the sum: drows may be the array `rows`.
           for_columns(member, hidden,
                       [&](const Index h) { out[h] = static_cast<T>(factor * slope[h]); });
@@ -249,17 +249,17 @@ void dispatch_gate_backward(const Array2<const T>& x, const Array2<const T>& dro
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                                  \
-  template void dispatch<T>(const Array2<const T>&, const CopyPlaces&,                         \
-                            const Array2<const Real<T>>&, const Array2<T>&);                   \
-  template void combine<T>(const Array2<const T>&, const CopyPlaces&,                          \
-                           const Array2<const Real<T>>&, const Array2<T>&);                    \
-  template void combine_backward<T>(const Array2<const T>&, const Array2<const T>&,            \
-                                    const CopyPlaces&, const Array2<const Real<T>>&,           \
-                                    const Array2<T>&, const Array2<Real<T>>&);                 \
-  template void dispatch_backward<T>(const Array2<const T>&, const CopyPlaces&,                \
-                                     const Array2<const Real<T>>&, const Array2<T>&);          \
-  template void dispatch_gate_backward<T>(const Array2<const T>&, const Array2<const T>&,      \
+#define HEARTH_INSTANTIATE(T)                                                             \
+  template void dispatch<T>(const Array2<const T>&, const CopyPlaces&,                    \
+                            const Array2<const Real<T>>&, const Array2<T>&);              \
+  template void combine<T>(const Array2<const T>&, const CopyPlaces&,                     \
+                           const Array2<const Real<T>>&, const Array2<T>&);               \
+  template void combine_backward<T>(const Array2<const T>&, const Array2<const T>&,       \
+                                    const CopyPlaces&, const Array2<const Real<T>>&,      \
+                                    const Array2<T>&, const Array2<Real<T>>&);            \
+  template void dispatch_backward<T>(const Array2<const T>&, const CopyPlaces&,           \
+                                     const Array2<const Real<T>>&, const Array2<T>&);     \
+  template void dispatch_gate_backward<T>(const Array2<const T>&, const Array2<const T>&, \
                                           const CopyPlaces&, const Array2<Real<T>>&)
 HEARTH_INSTANTIATE(bfloat16);
 HEARTH_INSTANTIATE(float);

@@ -20,8 +20,8 @@ void count_copies(const Array2<const int>& choice,  // (tokens, slots): ascendin
                   const Array2<int>& position);     // (tokens, slots)
 
 // count[n] += tokens with n copies.
-void count_tokens_by_copies(const Array2<const int>& choice,      // (tokens, slots)
-                            const Array1<std::int64_t>& count);   // (slots + 1)
+void count_tokens_by_copies(const Array2<const int>& choice,     // (tokens, slots)
+                            const Array1<std::int64_t>& count);  // (slots + 1)
 
 // Where the copies of tokens stand. Destinations beyond the segments are not sent anywhere.
 struct CopyPlaces {
@@ -31,8 +31,8 @@ struct CopyPlaces {
   Array1<const int> count;             // (destinations): copies
 };
 
-// Gates may stand on either side of the experts: before, they multiply what an expert reads; behind,
-// what it gives. On the other side `gate` is empty and stands for 1. (tokens, slots)
+// Gates may stand on either side of the experts: before, they multiply what an expert reads;
+// behind, what it gives. On the other side `gate` is empty and stands for 1. (tokens, slots)
 
 // rows[of copy j] = gate[t][j] · x[t] for every copy, zero in the segments' padding.
 template <class T>

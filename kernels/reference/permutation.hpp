@@ -12,7 +12,7 @@ struct Copies {
   Index k;
   std::vector<int> choice, position;                    // (tokens, k)
   std::vector<int> count, segment_begin, segment_rows;  // (experts)
-  Index rows;  // of all segments, padded to a multiple
+  Index rows;                                           // of all segments, padded to a multiple
 
   [[nodiscard]] Index tokens() const { return static_cast<Index>(choice.size()) / k; }
   // Copies without a choice, and those for destinations that are no experts, go nowhere.

@@ -27,8 +27,8 @@ Scored<S> score(Score kind, const Vector<S>& logits, Index tokens, Index destina
     for (Index e = 0; e < destinations; ++e) exponentials += exp(x[e] - largest);
     scored.log_sum.push_back(largest + log(exponentials));
     for (Index e = 0; e < destinations; ++e) {
-      S value = kind == Score::softmax ? exp(x[e] - largest) / exponentials
-                                       : S(1) / (S(1) + exp(-x[e]));
+      S value =
+          kind == Score::softmax ? exp(x[e] - largest) / exponentials : S(1) / (S(1) + exp(-x[e]));
       if (kind == Score::relu) value = real_part(x[e]) > 0 ? x[e] : S(0);
       scored.score.push_back(value);
       scores += value;

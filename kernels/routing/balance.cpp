@@ -46,9 +46,9 @@ void balance_slopes(const BalanceRule& rule, Index group_tokens, const Array2<co
         double copies = rule.copies_of_token * static_cast<double>(group_tokens);
         if (rule.copies_of_token == 0) copies = sum_of(count, g, 0, destinations);
         const Index nulls = destinations - rule.first_null;
-        const double null_load =
-            nulls == 0 ? 0
-                       : sum_of(count, g, rule.first_null, destinations) / static_cast<double>(nulls);
+        const double null_load = nulls == 0 ? 0
+                                            : sum_of(count, g, rule.first_null, destinations) /
+                                                  static_cast<double>(nulls);
         for (Index e = 0; e < destinations; ++e) {
           const double load = e < rule.first_null ? count(g, e) : null_load;
           slope(g, e) = slope_of(rule, destinations, e, copies > 0 ? load / copies : 0);
@@ -61,9 +61,8 @@ void balance_slopes(const BalanceRule& rule, const Array1<const double>& share,
   const Index destinations = share.extent(0);
   assert(slope.extent(0) == 1 && slope.extent(1) == share.extent(0));
   Kokkos::parallel_for(
-      "balance_slopes", Policy(0, destinations), KOKKOS_LAMBDA(const Index e) {
-        slope(0, e) = slope_of(rule, destinations, e, share(e));
-      });
+      "balance_slopes", Policy(0, destinations),
+      KOKKOS_LAMBDA(const Index e) { slope(0, e) = slope_of(rule, destinations, e, share(e)); });
 }
 
 }  // namespace hearth::kernels

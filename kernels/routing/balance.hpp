@@ -20,14 +20,14 @@ struct BalanceRule {
   double light_weight = 1;  // of light experts in the loss (MoE++, arXiv:2410.07348, eq. 7)
 };
 
-// slope[g][e] = coefficient · destinations · weight_e · f_e / step_tokens, with f_e the share of the
-// group's token copies that chose e: the derivative of the loss by any token's affinity to e.
+// slope[g][e] = coefficient · destinations · weight_e · f_e / step_tokens, with f_e the share of
+// the group's token copies that chose e: the derivative of the loss by any token's affinity to e.
 void balance_slopes(const BalanceRule& rule, Index group_tokens,
                     const Array2<const int>& count,  // (groups, destinations)
                     const Array2<double>& slope);    // (groups, destinations)
 
 // The same where f is given, as of an earlier step.
 void balance_slopes(const BalanceRule& rule, const Array1<const double>& share,  // (destinations)
-                    const Array2<double>& slope);                                // (1, destinations)
+                    const Array2<double>& slope);  // (1, destinations)
 
 }  // namespace hearth::kernels

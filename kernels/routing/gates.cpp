@@ -41,7 +41,8 @@ void take_gates(const GateRule& rule, const Array2<const T>& logits,
         }
         for (int j = 0; j < slots; ++j) {
           const int e = chosen[j];
-          gate(t, j) = e >= 0 && e < rule.computing ? scale * score_of(rule.score, x[e], a[e]) : T(0);
+          gate(t, j) =
+              e >= 0 && e < rule.computing ? scale * score_of(rule.score, x[e], a[e]) : T(0);
         }
       });
 }
@@ -62,8 +63,8 @@ void gates_backward(const GateRule& rule, const Array2<const T>& logits,
         int j = 0;  // copies that were not dropped
         for (; j < slots && chosen[j] >= 0; ++j) mean += dgate(t, j) * gate(t, j);
         if (rule.renormalise) {
-          // gate_j = scale s_j / S, so ds_i = scale/S (dgate_i - Σ_j dgate_j s_j/S); a copy that was
-          // dropped has no gate, but is in S.
+          // gate_j = scale s_j / S, so ds_i = scale/S (dgate_i - Σ_j dgate_j s_j/S); a copy that
+          // was dropped has no gate, but is in S.
           const T sum = sum_of_scores(rule, row(logits, t), row(affinity, t), wish, slots);
           mean /= scale;
           scale = sum > 0 ? scale / sum : T(0);
@@ -80,14 +81,13 @@ void gates_backward(const GateRule& rule, const Array2<const T>& logits,
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                              \
-  template void take_gates<T>(const GateRule&, const Array2<const T>&, const Array2<const T>&, \
-                              const Array2<const int>&, const Array2<const int>&,          \
-                              const Array2<T>&);                                           \
-  template void gates_backward<T>(const GateRule&, const Array2<const T>&,                 \
-                                  const Array2<const T>&, const Array2<const int>&,        \
-                                  const Array2<const int>&, const Array2<const T>&,        \
-                                  const Array2<const T>&, const Array2<T>&)
+#define HEARTH_INSTANTIATE(T)                                                                    \
+  template void take_gates<T>(const GateRule&, const Array2<const T>&, const Array2<const T>&,   \
+                              const Array2<const int>&, const Array2<const int>&,                \
+                              const Array2<T>&);                                                 \
+  template void gates_backward<T>(                                                               \
+      const GateRule&, const Array2<const T>&, const Array2<const T>&, const Array2<const int>&, \
+      const Array2<const int>&, const Array2<const T>&, const Array2<const T>&, const Array2<T>&)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE

@@ -1,5 +1,5 @@
-// Gates: what the outputs of a token's experts are multiplied by, made of their scores. Equation (9)
-// of docs/equations.md.
+// Gates: what the outputs of a token's experts are multiplied by, made of their scores. Equation
+// (9) of docs/equations.md.
 #pragma once
 
 #include "kernels/routing/scores.hpp"

@@ -64,9 +64,8 @@ struct RowGradient {
   // out += derivative(e) · dscore in the chosen places.
   template <class Derivative>
   KOKKOS_INLINE_FUNCTION void add_chosen(const Derivative& derivative) const {
-    Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, chosen), [&](const int j) {
-      out[choice[j]] += derivative(choice[j]) * dscore[j];
-    });
+    Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, chosen),
+                         [&](const int j) { out[choice[j]] += derivative(choice[j]) * dscore[j]; });
   }
 
   // dlogits = a (da - Σ a da + z_slope), da = slope + Σ_j dscore_j onehot(choice_j)
@@ -81,8 +80,7 @@ struct RowGradient {
   // The score s has the derivative s (1 - s); a = s / Σ s.
   KOKKOS_INLINE_FUNCTION void sigmoids() const {
     const auto derivative = [&](const Index e) { return sigmoid(x[e]) * sigmoid(-x[e]); };
-    const T sum =
-        lane_sum<T>(member, destinations, [&](const Index e) { return sigmoid(x[e]); });
+    const T sum = lane_sum<T>(member, destinations, [&](const Index e) { return sigmoid(x[e]); });
     const T mean = mean_slope(), scale = T(1) / sum;
     for_columns(member, destinations, [&](const Index e) {
       out[e] = (slope_of(e) - mean) * scale * derivative(e) + z_term(e);
@@ -138,11 +136,11 @@ void score_backward(Score kind, const Array2<const T>& logits, const Array2<cons
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                              \
+#define HEARTH_INSTANTIATE(T)                                                                \
   template void score<T>(Score, const Array2<const T>&, const Array2<T>&, const Array1<T>&); \
-  template void score_backward<T>(Score, const Array2<const T>&, const Array2<const T>&,   \
-                                  const Array1<const T>&, const Array2<const int>&,        \
-                                  const Array2<const T>&, const AffinitySlope&, double,    \
+  template void score_backward<T>(Score, const Array2<const T>&, const Array2<const T>&,     \
+                                  const Array1<const T>&, const Array2<const int>&,          \
+                                  const Array2<const T>&, const AffinitySlope&, double,      \
                                   const Array2<T>&)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);

@@ -1,14 +1,14 @@
 // A router's scores of its destinations (experts, and light experts after them): from logits, and
-// the way back. Equations (8), (11) and (12) of docs/equations.md. T is float or double: choices and
-// losses are never made in bfloat16.
+// the way back. Equations (8), (11) and (12) of docs/equations.md. T is float or double: choices
+// and losses are never made in bfloat16.
 #pragma once
 
 #include "base/types.hpp"
 
 namespace hearth::kernels {
 
-// softmax: over all destinations. sigmoid, relu: of each logit alone (DeepSeek-V3, arXiv:2412.19437,
-// eq. 15; ReMoE, arXiv:2412.14711, eq. 4).
+// softmax: over all destinations. sigmoid, relu: of each logit alone (DeepSeek-V3,
+// arXiv:2412.19437, eq. 15; ReMoE, arXiv:2412.14711, eq. 4).
 enum class Score { softmax, sigmoid, relu };
 
 // affinity: what balance and statistics read: the scores, those of sigmoid over their sum.

@@ -90,8 +90,8 @@ void select_hashed(const Array1<const std::uint64_t>& key, Index destinations,
   assert(choice.extent(1) <= static_cast<std::size_t>(destinations));
   Kokkos::parallel_for(
       "select_hashed", Policy(0, key.extent(0)), KOKKOS_LAMBDA(const Index t) {
-        // By turns the largest one below the last: hashes differ but for one chance in 2⁶⁴, and then
-        // the lower destination comes first.
+        // By turns the largest one below the last: hashes differ but for one chance in 2⁶⁴, and
+        // then the lower destination comes first.
         const std::uint64_t start = key(t);
         int* chosen = row(choice, t);
         for (int j = 0; j < k; ++j) {

@@ -15,17 +15,17 @@ inline constexpr int most_groups = 64;
 
 // The k destinations of the largest values.
 template <class T>
-void select_top_k(const Array2<const T>& value,      // (tokens, destinations)
-                  const GroupLimit& limit,           //
-                  const Array2<T>& scratch,          // (tokens, k)
-                  const Array2<int>& choice);        // (tokens, k)
+void select_top_k(const Array2<const T>& value,  // (tokens, destinations)
+                  const GroupLimit& limit,       //
+                  const Array2<T>& scratch,      // (tokens, k)
+                  const Array2<int>& choice);    // (tokens, k)
 
 // Those that are marked, of which a token has at most `slots`.
 void select_marked(const Array2<const char>& mark,  // (tokens, destinations), 0 or 1
                    const Array2<int>& choice);      // (tokens, slots)
 
 // The k destinations of the largest mix_bits(key[t] + destination), as good as at random.
-void select_hashed(const Array1<const std::uint64_t>& key,  // (tokens)
+void select_hashed(const Array1<const std::uint64_t>& key,          // (tokens)
                    Index destinations, const Array2<int>& choice);  // (tokens, k)
 
 // Gates and affinities of 1/k for the chosen ones, 0 for the others; log_sum = 0.

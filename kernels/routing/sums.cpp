@@ -67,8 +67,9 @@ void sum_router(const Array2<const T>& logits, const Array2<const T>& affinity,
               sum([&](const Index e) { return static_cast<double>(a[e] * logarithm(a[e])); });
           if (mass > 0) entropy += Kokkos::log(mass) - logs / mass;
           balance += sum([&](const Index e) { return static_cast<double>(a[e]) * s[e]; });
-          logit_norm += Kokkos::sqrt(
-              sum([&](const Index e) { return static_cast<double>(x[e]) * static_cast<double>(x[e]); }));
+          logit_norm += Kokkos::sqrt(sum([&](const Index e) {
+            return static_cast<double>(x[e]) * static_cast<double>(x[e]);
+          }));
           z_squared += static_cast<double>(log_sum(t)) * static_cast<double>(log_sum(t));
         }
         Kokkos::single(Kokkos::PerThread(member), [&]() {
@@ -102,11 +103,11 @@ void sum_router(const Array2<const T>& logits, const Array2<const T>& affinity,
       });
 }
 
-#define HEARTH_INSTANTIATE(T)                                                           \
-  template void sum_router<T>(const Array2<const T>&, const Array2<const T>&,           \
-                              const Array1<const T>&, const Array2<const int>&,         \
-                              const Array2<const T>&, const AffinitySlope&,             \
-                              const Array2<double>&, const RouterSums&)
+#define HEARTH_INSTANTIATE(T)                                                                      \
+  template void sum_router<T>(const Array2<const T>&, const Array2<const T>&,                      \
+                              const Array1<const T>&, const Array2<const int>&,                    \
+                              const Array2<const T>&, const AffinitySlope&, const Array2<double>&, \
+                              const RouterSums&)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 #undef HEARTH_INSTANTIATE

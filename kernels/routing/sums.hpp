@@ -7,9 +7,9 @@
 namespace hearth::kernels {
 
 struct RouterSums {
-  Array1<double> affinity;  // (destinations): Σ_t affinity
-  Array1<double> gate;      // (destinations): Σ_t gate
-  Array1<double> entropy;   // (1): Σ_t -Σ_e a log a in nats, a the affinities over their sum
+  Array1<double> affinity;    // (destinations): Σ_t affinity
+  Array1<double> gate;        // (destinations): Σ_t gate
+  Array1<double> entropy;     // (1): Σ_t -Σ_e a log a in nats, a the affinities over their sum
   Array1<double> z_squared;   // (1): Σ_t log_sum²
   Array1<double> balance;     // (1): Σ_t Σ_e slope · affinity
   Array1<double> logit_norm;  // (1): Σ_t of the logits' Euclidean norm

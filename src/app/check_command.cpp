@@ -60,7 +60,8 @@ double token_count_bytes(const Config& config) {
 
 Status check_command(const Config& config, const Communicator& world, int ranks) {
   world.together([&] {
-    const RankGrid grid = make_rank_grid(ranks, config.parallel.expert_ranks, config.experts_by_layer());
+    const RankGrid grid =
+        make_rank_grid(ranks, config.parallel.expert_ranks, config.experts_by_layer());
     if (!world.is_first()) return;
     const ParameterCounts paper = paper_parameters(config), truth = true_parameters(config);
     const auto line = [](const char* name, std::int64_t value) {

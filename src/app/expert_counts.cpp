@@ -53,8 +53,8 @@ std::vector<CounterTensor> collect(const IntervalCounts& counts, const Communica
   std::vector<CounterTensor> tensors;
   for (const Group& group : groups_of(counts)) {
     CounterTensor& tensor = tensors.emplace_back(tensor_of(group));
-    tensor.values.assign(
-        static_cast<std::size_t>(tensor.dims[0] * tensor.dims[1] * tensor.dims[2]), 0);
+    tensor.values.assign(static_cast<std::size_t>(tensor.dims[0] * tensor.dims[1] * tensor.dims[2]),
+                         0);
     for (std::size_t number = 0; number < group.layers.size(); ++number) {
       const auto& layer = group.layers[number];
       const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), layer);

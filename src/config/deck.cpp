@@ -154,8 +154,8 @@ void validate_experts(const Config& c, const std::string& where) {
   const auto refuse = [&](const auto&... parts) { throw input_error(where, ": ", parts...); };
   const MoeConfig& moe = c.moe;
   if (moe.dense_layers > c.model.layers) {
-    refuse("moe.dense_layers = ", moe.dense_layers, " is more than model.layers = ",
-           c.model.layers);
+    refuse("moe.dense_layers = ", moe.dense_layers,
+           " is more than model.layers = ", c.model.layers);
   }
   const auto check_layers = [&](const char* key, std::size_t values) {
     if (values == 1 || static_cast<std::int64_t>(values) == c.moe_layers()) return;
@@ -175,11 +175,12 @@ void validate_experts(const Config& c, const std::string& where) {
     }
     if (top_k > choices) {
       refuse("moe.top_k = ", top_k, " is more than moe.experts = ", experts,
-             moe.light_experts() == 0 ? "" : " and the light experts", "; expected at most as many");
+             moe.light_experts() == 0 ? "" : " and the light experts",
+             "; expected at most as many");
     }
-    for (const auto& [router, group] : {std::pair("top_k", c.top_k.group),
-                                        std::pair("frozen", c.top_k.group),
-                                        std::pair("bias_balanced", c.bias_balanced.group)}) {
+    for (const auto& [router, group] :
+         {std::pair("top_k", c.top_k.group), std::pair("frozen", c.top_k.group),
+          std::pair("bias_balanced", c.bias_balanced.group)}) {
       if (moe.router != router || group.groups == 1) continue;
       const std::string section = moe.router == "frozen" ? "top_k" : moe.router;
       if (group.groups_chosen > group.groups) {
@@ -187,8 +188,8 @@ void validate_experts(const Config& c, const std::string& where) {
                ".groups = ", group.groups);
       }
       if (moe.light_experts() > 0 || experts % group.groups != 0) {
-        refuse(section, ".groups = ", group.groups, " does not divide the ",
-               c.destinations(layer), " destinations of the router; expected a divisor of ",
+        refuse(section, ".groups = ", group.groups, " does not divide the ", c.destinations(layer),
+               " destinations of the router; expected a divisor of ",
                "moe.experts, and no copy, constant, zero or null experts");
       }
       if (top_k > experts / group.groups * group.groups_chosen) {

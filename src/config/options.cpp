@@ -58,11 +58,11 @@ std::vector<Option> gate_options(const std::string& section, GateConfig& gate) {
 
 std::vector<Option> group_options(const std::string& section, GroupConfig& group) {
   using enum Change;
-  return {{section + ".groups", &group.groups, "", "groups of experts, equally large", identity, 1,
-           64},
-          {section + ".groups_chosen", &group.groups_chosen, "groups",
-           "groups whose experts a token may use: those whose two best scores have the largest sum",
-           identity, 1, 64}};
+  return {
+      {section + ".groups", &group.groups, "", "groups of experts, equally large", identity, 1, 64},
+      {section + ".groups_chosen", &group.groups_chosen, "groups",
+       "groups whose experts a token may use: those whose two best scores have the largest sum",
+       identity, 1, 64}};
 }
 
 // A section for every router that has keys of its own.
@@ -197,14 +197,7 @@ std::vector<Option> option_table(Config& c) {
        "inner width of the shared expert that every token visits; 0: none", identity},
       {"moe.dense_layers", &c.moe.dense_layers, "layers", "leading layers without experts",
        identity},
-      {"moe.router",
-       &c.moe.router,
-       "",
-       router_help(),
-       identity,
-       0,
-       0,
-       router_names()},
+      {"moe.router", &c.moe.router, "", router_help(), identity, 0, 0, router_names()},
       {"moe.balance_loss", &c.moe.balance_loss, "",
        "coefficient of the load-balance loss; not used by relu, hash and random", schedule},
       {"moe.balance_scope",
@@ -228,77 +221,88 @@ std::vector<Option> option_table(Config& c) {
        "weight in the balance loss of experts without matrices", schedule},
   };
   append(table, router_options(c));
-  append(table, {
-      {"batch.global_batch", &c.batch.global_batch, "sequences", "sequences of an optimizer step",
-       identity, 1},
-      {"batch.cell_sequences", &c.batch.cell_sequences, "sequences",
-       "sequences of a cell, the unit of decomposition, over which the balance loss is taken",
-       identity, 1},
+  append(
+      table,
+      {
+          {"batch.global_batch", &c.batch.global_batch, "sequences",
+           "sequences of an optimizer step", identity, 1},
+          {"batch.cell_sequences", &c.batch.cell_sequences, "sequences",
+           "sequences of a cell, the unit of decomposition, over which the balance loss is taken",
+           identity, 1},
 
-      {"optimizer.learning_rate", &c.optimizer.learning_rate, "", "after the warm-up", schedule},
-      {"optimizer.min_learning_rate", &c.optimizer.min_learning_rate, "", "at the end", schedule},
-      {"optimizer.warmup_fraction", &c.optimizer.warmup_fraction, "of steps",
-       "linear warm-up from 0", schedule, 0, 1},
-      {"optimizer.decay_fraction", &c.optimizer.decay_fraction, "of steps",
-       "exponential decay at the end (warm-up, stable, decay)", schedule, 0, 1},
-      {"optimizer.beta1", &c.optimizer.beta1, "", "decay of AdamW's first moment", schedule, 0, 1},
-      {"optimizer.beta2", &c.optimizer.beta2, "", "decay of AdamW's second moment", schedule, 0, 1},
-      {"optimizer.epsilon", &c.optimizer.epsilon, "", "added to the root of the second moment",
-       schedule, least},
-      {"optimizer.weight_decay", &c.optimizer.weight_decay, "", "decoupled; not for norm weights",
-       schedule},
-      {"optimizer.clip_norm", &c.optimizer.clip_norm, "",
-       "largest norm of the gradient; 0: no clipping", schedule},
-      {"optimizer.on_non_finite",
-       &c.optimizer.on_non_finite,
-       "",
-       "a step whose loss or gradient is not finite or too large ends the run, or changes no "
-       "weight "
-       "and is left out of the statistics",
-       schedule,
-       0,
-       0,
-       {"stop", "skip"}},
-      {"optimizer.skip_limit", &c.optimizer.skip_limit, "steps",
-       "so many such steps in a row end a run that skips them", schedule, 1},
+          {"optimizer.learning_rate", &c.optimizer.learning_rate, "", "after the warm-up",
+           schedule},
+          {"optimizer.min_learning_rate", &c.optimizer.min_learning_rate, "", "at the end",
+           schedule},
+          {"optimizer.warmup_fraction", &c.optimizer.warmup_fraction, "of steps",
+           "linear warm-up from 0", schedule, 0, 1},
+          {"optimizer.decay_fraction", &c.optimizer.decay_fraction, "of steps",
+           "exponential decay at the end (warm-up, stable, decay)", schedule, 0, 1},
+          {"optimizer.beta1", &c.optimizer.beta1, "", "decay of AdamW's first moment", schedule, 0,
+           1},
+          {"optimizer.beta2", &c.optimizer.beta2, "", "decay of AdamW's second moment", schedule, 0,
+           1},
+          {"optimizer.epsilon", &c.optimizer.epsilon, "", "added to the root of the second moment",
+           schedule, least},
+          {"optimizer.weight_decay", &c.optimizer.weight_decay, "",
+           "decoupled; not for norm weights", schedule},
+          {"optimizer.clip_norm", &c.optimizer.clip_norm, "",
+           "largest norm of the gradient; 0: no clipping", schedule},
+          {"optimizer.on_non_finite",
+           &c.optimizer.on_non_finite,
+           "",
+           "a step whose loss or gradient is not finite or too large ends the run, or changes no "
+           "weight "
+           "and is left out of the statistics",
+           schedule,
+           0,
+           0,
+           {"stop", "skip"}},
+          {"optimizer.skip_limit", &c.optimizer.skip_limit, "steps",
+           "so many such steps in a row end a run that skips them", schedule, 1},
 
-      {"data.sources", &c.data.sources, "name:prefix[:weight]",
-       "token files prefix.bin and prefix.idx; one line per source", identity},
-      {"data.split", &c.data.split, "train,validation,test",
-       "shares of the documents, in the order of the file", identity},
-      {"data.order",
-       &c.data.order,
-       "",
-       "shuffled: Megatron's; sequential: each source in the order of its file, again and again, "
-       "sources blended alike",
-       identity,
-       0,
-       0,
-       {"shuffled", "sequential"}},
+          {"data.sources", &c.data.sources, "name:prefix[:weight]",
+           "token files prefix.bin and prefix.idx; one line per source", identity},
+          {"data.split", &c.data.split, "train,validation,test",
+           "shares of the documents, in the order of the file", identity},
+          {"data.order",
+           &c.data.order,
+           "",
+           "shuffled: Megatron's; sequential: each source in the order of its file, again and "
+           "again, "
+           "sources blended alike",
+           identity,
+           0,
+           0,
+           {"shuffled", "sequential"}},
 
-      {"parallel.expert_ranks", &c.parallel.expert_ranks, "ranks",
-       "ranks that share out the experts of a layer; divides the number of ranks; 0: chosen", free},
+          {"parallel.expert_ranks", &c.parallel.expert_ranks, "ranks",
+           "ranks that share out the experts of a layer; divides the number of ranks; 0: chosen",
+           free},
 
-      {"checkpoint.every_steps", &c.checkpoint.every_steps, "steps",
-       "steps between checkpoints; the last step always has one", free, 1},
-      {"checkpoint.keep", &c.checkpoint.keep, "files", "newest checkpoints to keep; 0: all", free},
-      {"checkpoint.resume", &c.checkpoint.resume, "auto, none or a file",
-       "auto: from the newest good checkpoint of run.output; none: refuse if there is one", free},
-      {"checkpoint.background", &c.checkpoint.background, "",
-       "write checkpoints while training goes on, from a copy in host memory", free},
+          {"checkpoint.every_steps", &c.checkpoint.every_steps, "steps",
+           "steps between checkpoints; the last step always has one", free, 1},
+          {"checkpoint.keep", &c.checkpoint.keep, "files", "newest checkpoints to keep; 0: all",
+           free},
+          {"checkpoint.resume", &c.checkpoint.resume, "auto, none or a file",
+           "auto: from the newest good checkpoint of run.output; none: refuse if there is one",
+           free},
+          {"checkpoint.background", &c.checkpoint.background, "",
+           "write checkpoints while training goes on, from a copy in host memory", free},
 
-      {"statistics.every_steps", &c.statistics.every_steps, "steps",
-       "interval over which routing statistics are summed", schedule, 1},
-      {"statistics.probe_tokens", &c.statistics.probe_tokens, "tokens",
-       "validation tokens whose routing is recorded at every checkpoint; 0: none", identity},
-      {"statistics.token_counts", &c.statistics.token_counts, "",
-       "count (token id, expert) pairs: layers * vocabulary * experts * 8 bytes a rank", identity},
+          {"statistics.every_steps", &c.statistics.every_steps, "steps",
+           "interval over which routing statistics are summed", schedule, 1},
+          {"statistics.probe_tokens", &c.statistics.probe_tokens, "tokens",
+           "validation tokens whose routing is recorded at every checkpoint; 0: none", identity},
+          {"statistics.token_counts", &c.statistics.token_counts, "",
+           "count (token id, expert) pairs: layers * vocabulary * experts * 8 bytes a rank",
+           identity},
 
-      {"evaluate.every_steps", &c.evaluate.every_steps, "steps",
-       "steps between validation losses; 0: only at the end", schedule},
-      {"evaluate.batches", &c.evaluate.batches, "global batches",
-       "validation sequences per source, in global batches; 0: all there are", schedule},
-  });
+          {"evaluate.every_steps", &c.evaluate.every_steps, "steps",
+           "steps between validation losses; 0: only at the end", schedule},
+          {"evaluate.batches", &c.evaluate.batches, "global batches",
+           "validation sequences per source, in global batches; 0: all there are", schedule},
+      });
   return table;
 }
 
@@ -346,8 +350,9 @@ std::vector<std::string> value_texts(const Option& option) {
 }
 
 std::string type_name(const Option& option) {
-  constexpr const char* names[] = {"true or false", "integer", "number", "text", "list",
-                                   "integer or one by layer", "number or one by layer"};
+  constexpr const char* names[] = {
+      "true or false",         "integer", "number", "text", "list", "integer or one by layer",
+      "number or one by layer"};
   return names[option.field.index()];
 }
 

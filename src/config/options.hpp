@@ -19,8 +19,8 @@ enum class Change {
 };
 
 struct Option {
-  using Field = std::variant<bool*, std::int64_t*, double*, std::string*,
-                             std::vector<std::string>*, ByLayer<std::int64_t>*, ByLayer<double>*>;
+  using Field = std::variant<bool*, std::int64_t*, double*, std::string*, std::vector<std::string>*,
+                             ByLayer<std::int64_t>*, ByLayer<double>*>;
 
   std::string key;  // section.name
   Field field;      // into the Config that the table was made for

@@ -47,7 +47,8 @@ Index activation_bytes(const Config& config, const RankGrid& grid,
 std::vector<ExchangeRows> balanced_rows(const Config& config, const RankGrid& grid) {
   return by_layer(config, [&](Index layer) {
     const Index experts = config.moe.experts.at(layer);
-    const Index copies = (config.cell_tokens() * config.moe.top_k.at(layer) + experts - 1) / experts;
+    const Index copies =
+        (config.cell_tokens() * config.moe.top_k.at(layer) + experts - 1) / experts;
     const Index least = make_router<float>(config, layer)->least_rows(config.cell_tokens());
     const Index segment = kernels::padded_rows(std::max(copies, least));
     return ExchangeRows{experts * segment,

@@ -21,8 +21,8 @@ struct ArenaSlice {
 
 class ArenaLayout {
  public:
-  // The tensors of `owner` that the ranks with `expert_index` hold: with `placements`, by layer with
-  // experts.
+  // The tensors of `owner` that the ranks with `expert_index` hold: with `placements`, by layer
+  // with experts.
   ArenaLayout(const TensorTable& table, Owner owner, const std::vector<ExpertPlacement>& placements,
               int expert_index);
 

@@ -24,14 +24,12 @@ typename LightExperts<T>::Kept LightExperts<T>::take_kept(Activations& activatio
 }
 
 template <class T>
-Array2<Real<T>> LightExperts<T>::take_mix(Activations& activations, Index tokens,
-                                          Index constants) {
+Array2<Real<T>> LightExperts<T>::take_mix(Activations& activations, Index tokens, Index constants) {
   return activations.take<R>("constant mix", tokens, 2 * constants);  // (tokens, 2 · constants)
 }
 
 template <class T>
-Array2<Real<T>> LightExperts<T>::take_shared(Activations& activations, Index tokens,
-                                             Index hidden) {
+Array2<Real<T>> LightExperts<T>::take_shared(Activations& activations, Index tokens, Index hidden) {
   return activations.take<R>("constant outputs", tokens, hidden);  // (tokens, hidden)
 }
 
@@ -69,8 +67,7 @@ void LightExperts<T>::backward_gates(const Array2<const T>& dy, const Array2<R>&
   Array2<const R> wide_dy;
   if (constants > 0) {
     wide_dy = workspace_.in_real(dy);
-    workspace_.matmul.template multiply_nt<R>(wide_dy, workspace_.in_real(value_),
-                                              gradients.share);
+    workspace_.matmul.template multiply_nt<R>(wide_dy, workspace_.in_real(value_), gradients.share);
   }
   kernels::mix_light_backward<R>(range_, choice_, gate_, kept_.mix, gradients.own, gradients.share,
                                  dgate, dmix_);

@@ -343,8 +343,7 @@ void MoeLayer<T>::backward(const DeviceCell& cell, const Array2<const T>& dy, co
 
 template <class T>
 void MoeLayer<T>::route_backward(const DeviceCell& cell, const Array2<const T>& dy,
-                                 const Array2<Real<T>>& dgate, const Array2<T>& dx,
-                                 Output output) {
+                                 const Array2<Real<T>>& dgate, const Array2<T>& dx, Output output) {
   const Activations::Scope scope(workspace_.activations);
   if (light_) {
     const auto phase = workspace_.timers.phase("light experts backward");

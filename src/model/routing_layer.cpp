@@ -218,8 +218,7 @@ void RoutingLayer<T>::set_state(std::span<const std::int64_t> state) {
   if (state.size() == own) return;
   // Before the first step all loads are taken to be equal. Null experts share theirs.
   const auto counts = state.subspan(own);
-  const auto first_null =
-      static_cast<std::size_t>(destinations_ - config_.moe.null_experts);
+  const auto first_null = static_cast<std::size_t>(destinations_ - config_.moe.null_experts);
   double all = 0, nulls = 0;
   for (std::size_t e = 0; e < counts.size(); ++e) {
     all += static_cast<double>(counts[e]);

@@ -34,12 +34,14 @@ class RoutingLayer {
   [[nodiscard]] Index least_rows(Index tokens) const { return router_->least_rows(tokens); }
 
   // Of the last forward pass.
-  [[nodiscard]] const Array2<int>& choice() const { return routing_.choice; }  // (tokens, slots)
-  [[nodiscard]] const Array2<R>& gate() const { return routing_.gate; }        // (tokens, slots)
+  [[nodiscard]] const Array2<int>& choice() const { return routing_.choice; }   // (tokens, slots)
+  [[nodiscard]] const Array2<R>& gate() const { return routing_.gate; }         // (tokens, slots)
   [[nodiscard]] const Array2<int>& position() const { return kept_.position; }  // (tokens, slots)
-  [[nodiscard]] const Array1<int>& sent() const { return sent_; }      // (destinations)
-  [[nodiscard]] const Array1<int>& wanted() const { return wanted_; }  // (destinations): before
-                                                                       // copies were dropped
+  [[nodiscard]] const Array1<int>& sent() const { return sent_; }               // (destinations)
+  [[nodiscard]] const Array1<int>& wanted() const {
+    return wanted_;
+  }  // (destinations): before
+     // copies were dropped
 
   // Integers that are handed on from step to step, the same on every rank: how many there are, what
   // they become by a step whose sums over all ranks are given, and taking them up.

@@ -23,7 +23,7 @@ struct TensorInfo {
   std::vector<Index> shape;       // global
   std::vector<std::string> axes;  // names of the axes, as in base/types.hpp
   Owner owner = Owner::everyone;
-  Index moe_layer = -1;           // of Owner::experts: the number among the layers with experts
+  Index moe_layer = -1;  // of Owner::experts: the number among the layers with experts
   Initial initial = Initial::normal;
   double init_std = 0;        // of Initial::normal
   bool decay = true;          // weight decay applies

@@ -262,8 +262,7 @@ void Transformer<T>::count_train(Activations& activations, const Config& config,
     AttentionLayer<T>::count_forward(activations, model, tokens);
     Norm<T>::count_forward(activations, tokens);
     if (config.is_moe_layer(layer)) {
-      MoeLayer<T>::count_forward(activations, config, number(layer), tokens,
-                                 rows_of_layer(layer));
+      MoeLayer<T>::count_forward(activations, config, number(layer), tokens, rows_of_layer(layer));
     } else {
       FeedForward<T>::count_forward(activations, tokens, model.dense_ffn);
     }

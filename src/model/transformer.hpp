@@ -39,8 +39,8 @@ class Transformer {
   // Rows that the layers with experts exchanged in the last pass.
   [[nodiscard]] std::vector<ExchangeRows> exchange_rows() const;  // (moe layers)
 
-  // Integers that the routers hand on from step to step, those of all layers one after another: zero
-  // before the first step, the same on every rank.
+  // Integers that the routers hand on from step to step, those of all layers one after another:
+  // zero before the first step, the same on every rank.
   [[nodiscard]] Index router_states() const;
   void advance_routers(const HostArray1<std::int64_t>& sums, const StepSums& layout,
                        std::int64_t tokens, std::span<std::int64_t> states) const;
@@ -52,7 +52,7 @@ class Transformer {
   // Takes from a counting stack what train() takes for a cell of `tokens` tokens on a rank with
   // those many experts.
   static void count_train(Activations& activations, const Config& config, Index tokens,
-                          const std::vector<ExchangeRows>& rows,    // (moe layers)
+                          const std::vector<ExchangeRows>& rows,     // (moe layers)
                           const std::vector<Index>& local_experts);  // (moe layers)
 
  private:

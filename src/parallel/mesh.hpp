@@ -14,7 +14,7 @@ struct Mesh {
 
   RankGrid grid;
   std::vector<ExpertPlacement> placements;  // (moe layers)
-  Communicator world;    // all axes
+  Communicator world;                       // all axes
   Communicator experts;  // axis "expert": one copy of the experts; dispatch and combine
   Communicator data;     // axis "data": the ranks that hold this rank's experts
 };

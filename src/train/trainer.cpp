@@ -65,8 +65,7 @@ void add_means(const StepSums& layout, const HostArray1<std::int64_t>& sums, Ste
   report.balance_loss = static_cast<double>(balance) * kernels::mean_unit;
   report.z_loss = static_cast<double>(z) * kernels::mean_unit;
   report.entropy_loss = static_cast<double>(entropy) * kernels::mean_unit;
-  report.loss =
-      report.cross_entropy + report.balance_loss + report.z_loss + report.entropy_loss;
+  report.loss = report.cross_entropy + report.balance_loss + report.z_loss + report.entropy_loss;
 }
 
 }  // namespace

@@ -70,6 +70,42 @@ def test_every_layout(check: Check, case: Case) -> None:
     check(case)
 
 
+VARIANTS = {
+    "light experts": (
+        "--moe.copy_experts=1",
+        "--moe.constant_experts=2",
+        "--moe.zero_experts=1",
+        "--moe.null_experts=1",
+        "--top_k.renormalise=true",
+    ),
+    "numbers by layer": ("--moe.dense_layers=0", "--moe.experts=7,4", "--moe.top_k=3,2"),
+    "balance by sequence": ("--moe.balance_scope=sequence",),
+    "balance by the step before": ("--moe.balance_scope=global",),
+    "padded capacity": ("--moe.router=capacity", "--capacity.padded=true"),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant(
+    launch: Launch, shared: TinyRun, reference: Reference, tmp_path: Path, name: str
+) -> None:
+    model = VARIANTS[name]
+    expected, checksum = reference(model)
+    for number, layout in enumerate([(3, 3, 1), (4, 2, 2)]):
+        output = tmp_path / str(number)
+        # In two pieces, the second on one rank.
+        if number == 0:
+            train(launch, shared, str(output), layout, *model, *LENGTH, "--run.stop_step=1")
+            layout = (1, 1, 1)
+        assert train(launch, shared, str(output), layout, *model, *LENGTH) == checksum
+        assert_same_run(expected, output, STEPS)
+
+
+def test_padding_changes_no_bit(reference: Reference) -> None:
+    padded = VARIANTS["padded capacity"]
+    assert reference(padded)[1] == reference(padded[:1])[1]
+
+
 def test_the_selection_has_every_pair() -> None:
     cases = all_cases()
     assert len(set(cases)) == len(cases) == 2 * (18 * 3 - 1) * 2 * len(routers())

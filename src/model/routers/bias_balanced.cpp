@@ -1,7 +1,7 @@
 // Balance without a loss (DeepSeek-V3, arXiv:2412.19437, section 2.1.2; Wang et al.,
-// arXiv:2408.15664): experts are chosen by score plus a bias that enters no gate. After each step an
-// expert's bias moves by `update` towards balance; it is `update` times an integer, so that it is the
-// same on any layout.
+// arXiv:2408.15664): experts are chosen by score plus a bias that enters no gate. After each step
+// an expert's bias moves by `update` towards balance; it is `update` times an integer, so that it
+// is the same on any layout.
 #include "kernels/routing/score_of.hpp"
 #include "model/routers/learned_router.hpp"
 #include "model/routers/router_table.hpp"

@@ -1,5 +1,5 @@
-// Fixed capacity (GShard, arXiv:2006.16668; Switch, arXiv:2101.03961): top_k, but an expert takes at
-// most C = ⌈factor · k · tokens / experts⌉ copies of a cell's tokens and drops the others, whose
+// Fixed capacity (GShard, arXiv:2006.16668; Switch, arXiv:2101.03961): top_k, but an expert takes
+// at most C = ⌈factor · k · tokens / experts⌉ copies of a cell's tokens and drops the others, whose
 // tokens pass it by. Light experts take all.
 #include <cmath>
 
@@ -66,7 +66,8 @@ void mark_kept(Keep keep, Index capacity, Index experts, const Array2<const int>
             return kernels::order_bits(static_cast<double>(affinity(t, e)));
           };
           kernels::Cutoff cutoff = kernels::find_cutoff(
-              [&](const auto& visit) { copies([&](const Index t, int) { visit(bits(t)); }); }, left);
+              [&](const auto& visit) { copies([&](const Index t, int) { visit(bits(t)); }); },
+              left);
           copies([&](const Index t, const int j) {
             const bool tie = bits(t) == cutoff.bits && cutoff.ties > 0;
             if (tie) --cutoff.ties;
@@ -121,8 +122,8 @@ class Capacity final : public LearnedRouter<R> {
  private:
   [[nodiscard]] Index capacity(Index tokens) const {
     const RouterPlace& place = this->place();
-    const double share = static_cast<double>(tokens * place.top_k) /
-                         static_cast<double>(place.experts);
+    const double share =
+        static_cast<double>(tokens * place.top_k) / static_cast<double>(place.experts);
     return static_cast<Index>(std::ceil(place.config.capacity.factor.at(place.layer) * share));
   }
 };

@@ -1,6 +1,6 @@
-// Expert choice (Zhou et al., arXiv:2202.09368): every expert takes the tokens of the cell that give
-// it the largest probabilities, all experts equally many. A token may be taken by any number of
-// experts, and which they are depends on tokens after it: not causal, so that its losses are not
+// Expert choice (Zhou et al., arXiv:2202.09368): every expert takes the tokens of the cell that
+// give it the largest probabilities, all experts equally many. A token may be taken by any number
+// of experts, and which they are depends on tokens after it: not causal, so that its losses are not
 // those of a model that generates.
 #include <cmath>
 
@@ -39,8 +39,8 @@ template <class R>
 class ExpertChoice final : public LearnedRouter<R> {
  public:
   explicit ExpertChoice(const RouterPlace& place)
-      : LearnedRouter<R>(place, {kernels::Score::softmax, false, 1,
-                                 static_cast<int>(place.destinations)}) {}
+      : LearnedRouter<R>(
+            place, {kernels::Score::softmax, false, 1, static_cast<int>(place.destinations)}) {}
 
   [[nodiscard]] RouterTraits traits() const override {
     RouterTraits traits;

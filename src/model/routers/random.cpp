@@ -1,5 +1,6 @@
 // Experts at random, new ones for every token of every step: a function of the seed, the layer and
-// the token's place in the data, so that they are the same on any layout and when a cell is run again.
+// the token's place in the data, so that they are the same on any layout and when a cell is run
+// again.
 #include "model/routers/router_table.hpp"
 #include "model/routers/unlearned_router.hpp"
 

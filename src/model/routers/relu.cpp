@@ -29,8 +29,8 @@ template <class R>
 class Relu final : public LearnedRouter<R> {
  public:
   explicit Relu(const RouterPlace& place)
-      : LearnedRouter<R>(place, {kernels::Score::relu, false, 1,
-                                 static_cast<int>(place.first_empty())}) {}
+      : LearnedRouter<R>(place,
+                         {kernels::Score::relu, false, 1, static_cast<int>(place.first_empty())}) {}
 
   [[nodiscard]] RouterTraits traits() const override {
     RouterTraits traits;

@@ -35,14 +35,14 @@ struct RouterPlace {
 
 // What the layer must know of its router.
 struct RouterTraits {
-  Index slots = 0;            // the most destinations of a token
-  bool fills_slots = true;    // every token chooses so many
-  bool has_logits = true;     // scores come from a weight (destinations, hidden)
-  bool trains_weight = true;  // and training changes it
-  bool drops = false;         // a copy that was chosen may not be sent
-  bool scales_input = false;  // gates multiply an expert's input, not its output
-  Index states = 0;           // integers that training hands on from step to step
-  Index scratch_bytes = 0;  // of RouterInput::scratch, for each token
+  Index slots = 0;             // the most destinations of a token
+  bool fills_slots = true;     // every token chooses so many
+  bool has_logits = true;      // scores come from a weight (destinations, hidden)
+  bool trains_weight = true;   // and training changes it
+  bool drops = false;          // a copy that was chosen may not be sent
+  bool scales_input = false;   // gates multiply an expert's input, not its output
+  Index states = 0;            // integers that training hands on from step to step
+  Index scratch_bytes = 0;     // of RouterInput::scratch, for each token
   double copies_of_token = 0;  // that are a load of 1 to the balance loss; 0: as many as are chosen
 };
 

@@ -21,11 +21,11 @@ template <class R>
 #undef HEARTH_ROUTER
 
 // In a router's file: defines what the table calls.
-#define HEARTH_DEFINE_ROUTER(name, Class)                                      \
-  template <class R>                                                           \
-  std::unique_ptr<Router<R>> make_##name##_router(const RouterPlace& place) {  \
-    return std::make_unique<Class<R>>(place);                                  \
-  }                                                                            \
+#define HEARTH_DEFINE_ROUTER(name, Class)                                                  \
+  template <class R>                                                                       \
+  std::unique_ptr<Router<R>> make_##name##_router(const RouterPlace& place) {              \
+    return std::make_unique<Class<R>>(place);                                              \
+  }                                                                                        \
   template std::unique_ptr<Router<float>> make_##name##_router<float>(const RouterPlace&); \
   template std::unique_ptr<Router<double>> make_##name##_router<double>(const RouterPlace&);
 

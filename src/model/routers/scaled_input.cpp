@@ -1,5 +1,5 @@
-// Llama 4's routing: the sigmoid of a chosen expert's logit multiplies what the expert reads, and its
-// output is added as it is.
+// Llama 4's routing: the sigmoid of a chosen expert's logit multiplies what the expert reads, and
+// its output is added as it is.
 #include "model/routers/learned_router.hpp"
 #include "model/routers/router_table.hpp"
 
@@ -11,8 +11,8 @@ template <class R>
 class ScaledInput final : public LearnedRouter<R> {
  public:
   explicit ScaledInput(const RouterPlace& place)
-      : LearnedRouter<R>(place, {kernels::Score::sigmoid, false, 1,
-                                 static_cast<int>(place.first_empty())}) {}
+      : LearnedRouter<R>(
+            place, {kernels::Score::sigmoid, false, 1, static_cast<int>(place.first_empty())}) {}
 
   [[nodiscard]] RouterTraits traits() const override {
     RouterTraits traits;

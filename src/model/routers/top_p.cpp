@@ -24,9 +24,8 @@ void select_top_p(const Array2<const R>& probability, double threshold, const Ar
         const R* p = kernels::row(probability, t);
         R* largest = kernels::row(scratch, t);
         int* chosen = kernels::row(choice, t);
-        kernels::select_largest(
-            [&](const int e) { return p[e]; }, [](int) { return true; }, destinations, chosen,
-            largest, slots);
+        kernels::select_largest([&](const int e) { return p[e]; }, [](int) { return true; },
+                                destinations, chosen, largest, slots);
         int used = 1;
         for (R sum = largest[0]; used < slots && sum < wanted; ++used) sum += largest[used];
         kernels::sort_ascending(chosen, used);
@@ -58,8 +57,8 @@ template <class R>
 class TopP final : public LearnedRouter<R> {
  public:
   explicit TopP(const RouterPlace& place)
-      : LearnedRouter<R>(place, {kernels::Score::softmax, false, 1,
-                                 static_cast<int>(place.first_empty())}) {}
+      : LearnedRouter<R>(
+            place, {kernels::Score::softmax, false, 1, static_cast<int>(place.first_empty())}) {}
 
   [[nodiscard]] RouterTraits traits() const override {
     RouterTraits traits;
@@ -77,8 +76,8 @@ class TopP final : public LearnedRouter<R> {
   void backward(const RouterInput<R>& input, const Routing<R>& routing,
                 const RoutingGradient<R>& gradient, const Array2<R>& dlogits) const override {
     LearnedRouter<R>::backward(input, routing, gradient, dlogits);
-    add_entropy_gradient<R>(gradient.entropy_scale, input.logits, routing.affinity,
-                            routing.log_sum, dlogits);
+    add_entropy_gradient<R>(gradient.entropy_scale, input.logits, routing.affinity, routing.log_sum,
+                            dlogits);
   }
 
  protected:

@@ -23,8 +23,8 @@ TEST_CASE("with experts shared out, a cell takes the memory that was predicted")
       const Index predicted = activation_bytes(config, model.mesh.grid, rows);
       // Ranks with fewer experts have less scratch for an expert's gradient.
       const ExpertPlacement& placement = model.mesh.placements.front();
-      const bool has_most = placement.experts_of(model.mesh.experts.rank()).size() ==
-                            placement.experts_of(0).size();
+      const bool has_most =
+          placement.experts_of(model.mesh.experts.rank()).size() == placement.experts_of(0).size();
       CHECK((has_most ? measured == predicted : measured <= predicted));
     }
   }

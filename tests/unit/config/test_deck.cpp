@@ -32,7 +32,7 @@ TEST_CASE("a deck's values reach their fields") {
   CHECK(c.model.tie_embeddings);
   CHECK(c.optimizer.learning_rate == 1e-3);
   CHECK(c.data.sources == std::vector<std::string>{"a:x/a", "b:x/b:2.5"});
-  CHECK(c.moe.experts == Config().moe.experts);
+  CHECK(c.moe.experts.values == Config().moe.experts.values);
 }
 
 TEST_CASE("the command line overrides the deck") {
@@ -48,6 +48,9 @@ TEST_CASE("a resolved deck reads back as itself") {
   c.optimizer.learning_rate = 0.1 + 0.2;
   c.data.sources = {"a:x/a", "b:y/b:0.25"};
   c.model.qk_norm = true;
+  c.model.layers = 4;
+  c.moe.experts.values = {8, 8, 16};
+  c.capacity.factor.values = {1, 1.25, 0.1};
   const std::string written = write_deck(c);
   CHECK(write_deck(parse_deck(written, "some.deck")) == written);
   CHECK(parse_deck(written, "some.deck").optimizer.learning_rate == c.optimizer.learning_rate);
@@ -69,6 +72,46 @@ TEST_CASE("what is wrong in a deck is named with its line") {
   CHECK(contains(message_of("[optimizer]\nepsilon = 0\n"), "above 0"));
   CHECK(contains(message_of("[optimizer]\nbeta1 = nan\n"), "from 0 to 1"));
   CHECK(contains(message_of("hidden\n"), "some.deck"));
+}
+
+TEST_CASE("numbers may differ from layer to layer") {
+  const std::string deck = "[model]\nlayers = 4\n[moe]\ntop_k = 2\nexperts = ";
+  const Config c = parse_deck(deck + "8, 16,4\n", "some.deck");
+  CHECK(c.moe.experts.values == std::vector<std::int64_t>{8, 16, 4});
+  CHECK(c.moe.experts.at(1) == 16);
+  CHECK(c.moe.experts.largest() == 16);
+  CHECK(c.moe.top_k.at(2) == 2);
+  CHECK(contains(message_of(deck + "8,16\n"),
+                 "moe.experts has 2 values for 3 layers with experts; expected one, or one for "
+                 "each"));
+  CHECK(contains(message_of(deck + "8,0,8\n"), "moe.experts = 0 in MoE layer 1"));
+  CHECK(contains(message_of(deck + "8,1,8\n"), "moe.top_k = 2 is more than moe.experts = 1"));
+  for (const char* list : {"8,", ",8", "8,,8", "8,x,8", "8 16 4", "8,1.5,8"}) {
+    INFO(list);
+    CHECK(contains(message_of(deck + list + "\n"), "expected integer or one by layer"));
+  }
+  CHECK(contains(message_of(deck + "8,-1,8\n"), "expected at least 0"));
+}
+
+TEST_CASE("routers that cannot be run are refused") {
+  const std::string deck = "[moe]\nexperts = 12\ntop_k = 4\nrouter = ";
+  CHECK(contains(message_of(deck + "best\n"), "expected one of top_k, capacity, expert_choice"));
+  CHECK(contains(message_of(deck + "top_k\n[top_k]\ngroups = 5\n"),
+                 "top_k.groups = 5 does not divide the 12 destinations"));
+  CHECK(contains(message_of(deck + "top_k\nzero_experts = 3\n[top_k]\ngroups = 3\n"),
+                 "top_k.groups = 3 does not divide"));
+  CHECK(contains(message_of(deck + "bias_balanced\n[bias_balanced]\ngroups = 6\n"),
+                 "moe.top_k = 4 is more than the 2 experts of bias_balanced.groups_chosen groups"));
+  CHECK(contains(message_of(deck + "frozen\n[top_k]\ngroups = 3\ngroups_chosen = 4\n"),
+                 "top_k.groups_chosen = 4 is more than top_k.groups = 3"));
+  CHECK(message_of(deck + "top_k\n[bias_balanced]\ngroups = 5\n") == "no error");
+  CHECK(contains(message_of(deck + "expert_choice\ncopy_experts = 1\n"),
+                 "experts without matrices choose no tokens"));
+  CHECK(contains(message_of(deck + "top_p\n[top_p]\nthreshold = 0\n"), "top_p.threshold = 0"));
+  CHECK(contains(message_of(deck + "capacity\n[capacity]\nfactor = 0\n"), "above 0"));
+  CHECK(contains(message_of("[moe]\nexperts = 4\ntop_k = 5\nrouter = hash\nnull_experts = 2\n"),
+                 "moe.top_k = 5 is more than moe.experts = 4"));
+  CHECK(message_of("[moe]\nexperts = 4\ntop_k = 5\nnull_experts = 2\n") == "no error");
 }
 
 TEST_CASE("what is wrong on the command line is named as such") {

@@ -60,8 +60,7 @@ class RankParts {
       : table_(&table),
         mesh_(world, expert_ranks, {experts}),
         everyone_(table, Owner::everyone, mesh_.placements, 0),
-        experts_(table, Owner::experts, mesh_.placements,
-                 mesh_.grid.expert_index(world.rank())) {
+        experts_(table, Owner::experts, mesh_.placements, mesh_.grid.expert_index(world.rank())) {
     const RankGrid& grid = mesh_.grid;
     for (const std::string& group : groups) {
       add(group, everyone_, everyone_.shard(world.size(), world.rank()));

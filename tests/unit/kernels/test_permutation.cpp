@@ -103,9 +103,9 @@ TEMPLATE_TEST_CASE("dispatch, combine and their adjoints agree with the referenc
   // All copies; or some that are missing or stay where they are; and segments longer than copies.
   const int beyond = GENERATE(0, 1);
   CAPTURE(s.tokens, s.experts, s.k, s.hidden, beyond);
-  const auto copies = reference::count_copies(
-      beyond == 0 ? random_choice(s) : some_choices(s, beyond), s.k, s.experts,
-      static_cast<int>(segment_multiple), beyond == 0 ? 0 : 40);
+  const auto copies =
+      reference::count_copies(beyond == 0 ? random_choice(s) : some_choices(s, beyond), s.k,
+                              s.experts, static_cast<int>(segment_multiple), beyond == 0 ? 0 : 40);
   const DeviceCopies device(copies, s, beyond);
   const auto x = rounded<T>(random_values("x", s.tokens * s.hidden));
   const auto dy = rounded<T>(random_values("dy", s.tokens * s.hidden));

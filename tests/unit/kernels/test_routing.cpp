@@ -1,4 +1,5 @@
-// Scores, selection, gates, balance and sums. What routers make of them: unit/model/test_routers.cpp.
+// Scores, selection, gates, balance and sums. What routers make of them:
+// unit/model/test_routers.cpp.
 #include "catch.hpp"
 #include "kernels/reference.hpp"
 #include "kernels/rms_norm.hpp"
@@ -80,8 +81,7 @@ TEMPLATE_TEST_CASE("scores and sums of a router agree with the reference", "", f
   const Routed<T> routed(z, s, kind);
   CHECK(relative_difference_of(routed.affinity, expected.affinity) < tolerance<T>());
   CHECK(relative_difference_of(routed.log_sum, expected.log_sum) < tolerance<T>());
-  const auto sums =
-      sums_of(routed, s, {to_device<double>(slope, groups, s.experts), group_tokens});
+  const auto sums = sums_of(routed, s, {to_device<double>(slope, groups, s.experts), group_tokens});
 
   std::vector<double> affinity(s.experts, 0.0), gate(s.experts, 0.0);
   double entropy = 0, z_squared = 0, balance = 0, norm = 0;
@@ -212,9 +212,8 @@ TEST_CASE("routing: the balance loss's slopes are coefficient times share of the
   std::vector<double> slopes;
   for (Index g = 0; g < groups; ++g) {
     const auto c = slice(expected, g * destinations, destinations);
-    const double copies = copies_of_token > 0
-                              ? copies_of_token * static_cast<double>(group_tokens)
-                              : c[0] + c[1] + c[2] + c[3] + c[4];
+    const double copies = copies_of_token > 0 ? copies_of_token * static_cast<double>(group_tokens)
+                                              : c[0] + c[1] + c[2] + c[3] + c[4];
     for (Index e = 0; e < destinations; ++e) {
       const double load = e < 3 ? c[e] : 0.25 * 0.5 * (c[3] + c[4]);
       slopes.push_back(0.7 * destinations * load / copies / 12);
@@ -224,9 +223,8 @@ TEST_CASE("routing: the balance loss's slopes are coefficient times share of the
 
   const auto earlier = filled_matrix<double>(1, destinations);
   balance_slopes(rule, to_device<double>(std::vector<double>{0.5, 0.2, 0.1, 0.1, 0.1}), earlier);
-  CHECK(relative_difference_of(earlier, {0.7 * 5 * 0.5 / 12, 0.7 * 5 * 0.2 / 12,
-                                         0.7 * 5 * 0.1 / 12, 0.7 * 5 * 0.025 / 12,
-                                         0.7 * 5 * 0.025 / 12}) < 1e-14);
+  CHECK(relative_difference_of(earlier, {0.7 * 5 * 0.5 / 12, 0.7 * 5 * 0.2 / 12, 0.7 * 5 * 0.1 / 12,
+                                         0.7 * 5 * 0.025 / 12, 0.7 * 5 * 0.025 / 12}) < 1e-14);
 }
 
 TEST_CASE("routing: a token's result does not depend on the other tokens") {
@@ -251,8 +249,8 @@ TEST_CASE("routing: a token's result does not depend on the other tokens") {
 TEST_CASE("routing: bits", "[.bits]") {
   const Shape s{1000, 48, 4};
   const Routed<float> routed(random_values("logits", s.tokens * s.experts), s);
-  const AffinitySlope slope{
-      to_device<double>(random_values("slope", s.experts), 1, s.experts), s.tokens};
+  const AffinitySlope slope{to_device<double>(random_values("slope", s.experts), 1, s.experts),
+                            s.tokens};
   const auto sums = sums_of(routed, s, slope);
   std::uint64_t bits = combine_bits(0, to_host(sums.affinity));
   for (const auto& sum : {sums.gate, sums.entropy, sums.z_squared, sums.balance, sums.logit_norm}) {

@@ -1,5 +1,5 @@
-// What each router of the table should do, as plain loops over std::vector, templated on the scalar:
-// with complex numbers it gives the derivatives.
+// What each router of the table should do, as plain loops over std::vector, templated on the
+// scalar: with complex numbers it gives the derivatives.
 #pragma once
 
 #include <cmath>
@@ -74,8 +74,8 @@ inline std::vector<int> largest_in_groups(std::vector<double> value, const Group
 
 inline Lists kept_by_capacity(const Config& config, Index layer, const RoutedCell& cell,
                               const std::vector<double>& affinity, const Lists& wanted) {
-  const double share = static_cast<double>(cell.tokens * cell.top_k) /
-                       static_cast<double>(cell.experts);
+  const double share =
+      static_cast<double>(cell.tokens * cell.top_k) / static_cast<double>(cell.experts);
   const auto capacity =
       static_cast<std::size_t>(std::ceil(config.capacity.factor.at(layer) * share));
   const auto score = [&](Index t, int e) { return affinity[t * cell.destinations + e]; };
@@ -154,15 +154,15 @@ Reference<S> reference_route(const Config& config, Index layer, const RoutedCell
 
   const GateConfig plain;
   const GateConfig sigmoid{"sigmoid"};
-  const GateConfig& gate = router == "capacity"        ? config.capacity.gate
-                           : router == "bias_balanced" ? config.bias_balanced.gate
-                           : router == "scaled_input"  ? sigmoid
+  const GateConfig& gate = router == "capacity"                      ? config.capacity.gate
+                           : router == "bias_balanced"               ? config.bias_balanced.gate
+                           : router == "scaled_input"                ? sigmoid
                            : router == "top_k" || router == "frozen" ? config.top_k.gate
                                                                      : plain;
-  kernels::GateRule rule{gate.score == "sigmoid" ? kernels::Score::sigmoid : kernels::Score::softmax,
-                         gate.renormalise || gate.score == "softmax_chosen", gate.scale,
-                         static_cast<int>(cell.destinations - config.moe.zero_experts -
-                                          config.moe.null_experts)};
+  kernels::GateRule rule{
+      gate.score == "sigmoid" ? kernels::Score::sigmoid : kernels::Score::softmax,
+      gate.renormalise || gate.score == "softmax_chosen", gate.scale,
+      static_cast<int>(cell.destinations - config.moe.zero_experts - config.moe.null_experts)};
   if (router == "relu") rule.score = kernels::Score::relu;
   const auto scored = reference::score(rule.score, logits, cell.tokens, cell.destinations);
   routed.affinity = scored.affinity;
@@ -179,8 +179,8 @@ Reference<S> reference_route(const Config& config, Index layer, const RoutedCell
         if (of_token[e] > 0) chosen.push_back(e);
       }
     } else if (router == "top_p") {
-      const Index most = config.top_p.most_experts == 0 ? cell.destinations
-                                                        : config.top_p.most_experts;
+      const Index most =
+          config.top_p.most_experts == 0 ? cell.destinations : config.top_p.most_experts;
       chosen = detail::reaching(of_token, config.top_p.threshold, most);
     } else if (router == "bias_balanced") {
       auto value = detail::row(score, t, cell.destinations);
@@ -201,8 +201,8 @@ Reference<S> reference_route(const Config& config, Index layer, const RoutedCell
   } else if (router == "expert_choice") {
     routed.wanted = routed.choice = detail::experts_choices(config, cell, affinity);
   }
-  routed.gate = reference::gates(rule, scored.score, cell.destinations, routed.wanted,
-                                 routed.choice);
+  routed.gate =
+      reference::gates(rule, scored.score, cell.destinations, routed.wanted, routed.choice);
   return routed;
 }
 

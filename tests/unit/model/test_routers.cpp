@@ -1,5 +1,5 @@
-// Every router of the table against plain loops: what it chooses, its gates, and its adjoint against
-// derivatives by complex steps.
+// Every router of the table against plain loops: what it chooses, its gates, and its adjoint
+// against derivatives by complex steps.
 #include "catch.hpp"
 #include "kernels/rms_norm.hpp"
 #include "model/routers/router_table.hpp"
@@ -48,7 +48,8 @@ std::vector<Variant> variants() {
 #define HEARTH_ROUTER(name, text) add(#name, "", [](Config&) {});
 #include "config/routers.def"
 #undef HEARTH_ROUTER
-  for (const char* router : {"top_k", "capacity", "top_p", "relu", "bias_balanced", "scaled_input"}) {
+  for (const char* router :
+       {"top_k", "capacity", "top_p", "relu", "bias_balanced", "scaled_input"}) {
     add(router, ", light experts", add_light);
   }
   add("top_k", ", softmax_chosen", [](Config& c) { c.top_k.gate.score = "softmax_chosen"; });

@@ -15,8 +15,8 @@ std::vector<Config> variants() {
   configs[4].model.vocabulary = 2003;  // the head needs the most
   configs[4].batch.cell_sequences = 40;
   configs[5].moe.expert_ffn = 700;  // an expert's gradient does
-#define HEARTH_ROUTER(name, text)        \
-  configs.push_back(small_config());     \
+#define HEARTH_ROUTER(name, text)    \
+  configs.push_back(small_config()); \
   configs.back().moe.router = #name;
 #include "config/routers.def"
 #undef HEARTH_ROUTER
@@ -66,10 +66,9 @@ std::vector<std::int64_t> results(SmallModel<T>& model) {
 
 TEST_CASE("a cell takes the memory that was predicted for the rows it exchanged") {
   for (const Config& config : variants()) {
-    INFO("variant " << config.moe.router << ", " << config.moe.experts.at(0)
-                    << " experts, qk_norm " << config.model.qk_norm
-                    << ", expert_ffn " << config.moe.expert_ffn << ", vocabulary "
-                    << config.model.vocabulary);
+    INFO("variant " << config.moe.router << ", " << config.moe.experts.at(0) << " experts, qk_norm "
+                    << config.model.qk_norm << ", expert_ffn " << config.moe.expert_ffn
+                    << ", vocabulary " << config.model.vocabulary);
     check_prediction<float>(config, "fp32");
     check_prediction<double>(config, "fp64");
     check_prediction<bfloat16>(config, "bf16");
