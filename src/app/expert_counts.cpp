@@ -32,13 +32,16 @@ CounterTensor tensor_of(const Group& group) {
   return {group.name, {static_cast<Index>(group.layers.size()), rows, columns}, group.axes, {}};
 }
 
+using Corner = Kokkos::View<std::int64_t**, Kokkos::LayoutStride, Kokkos::HostSpace>;
+
 // The corner of a layer's (rows, columns) of a tensor that the layer fills.
-Kokkos::View<std::int64_t**, Kokkos::LayoutStride, Kokkos::HostSpace> corner(
+Corner corner(
     std::vector<std::int64_t>& values, const CounterTensor& tensor, std::size_t number,
     const Array2<std::int64_t>& layer) {
   const Index rows = tensor.dims[1], columns = tensor.dims[2];
-  return {values.data() + static_cast<Index>(number) * rows * columns,
-          Kokkos::LayoutStride(layer.extent(0), columns, layer.extent(1), 1)};
+  return Corner(values.data() + static_cast<Index>(number) * rows * columns,
+                Kokkos::LayoutStride(layer.extent(0), static_cast<std::size_t>(columns),
+                                     layer.extent(1), 1));
 }
 
 }  // namespace

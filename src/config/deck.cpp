@@ -21,7 +21,7 @@ namespace hearth {
 template <class T>
 std::istream& operator>>(std::istream& stream, ByLayer<T>& value) {
   std::string list;
-  stream >> list;
+  std::getline(stream, list);
   value.values.clear();
   std::istringstream rest(list);
   for (std::string item; std::getline(rest, item, ',');) {
