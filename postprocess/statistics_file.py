@@ -8,6 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from settings_comparison import text_attribute
+
 
 class InputError(Exception):
     """The file or the request does not fit; the message is one line and says what would."""
@@ -58,6 +60,30 @@ class StatisticsFile:
 
     def read(self, name: str, axes: int) -> np.ndarray:
         return self.dataset(name, axes)[()]
+
+    def axes(self, name: str) -> list[str]:
+        """Names of the dataset's axes, in the file's order."""
+        if name not in self:
+            raise self.failure(f"no dataset '{name}'; expected a {self.kind}")
+        return [axis.label for axis in self._file[name].dims]
+
+    def array(self, name: str, axes: Sequence[str], **at: int) -> np.ndarray:
+        """Along the named axes in this order, whatever the file's; `at`: positions on the others.
+
+        Nothing is read but that. Throws where the dataset has other axes than these.
+        """
+        found = self.axes(name)
+        if sorted(found) != sorted([*axes, *at]):
+            wanted = ", ".join([*at, *axes])
+            listed = ", ".join(label or "one without a name" for label in found)
+            raise self.failure(f"dataset '{name}' has the axes ({listed}) instead of ({wanted})")
+        values = self._file[name][tuple(at.get(label, slice(None)) for label in found)]
+        left = [label for label in found if label not in at]
+        return np.asarray(values).transpose([left.index(axis) for axis in axes])
+
+    def attribute(self, name: str) -> str:
+        """A text of the file as a whole; empty where there is none."""
+        return text_attribute(self._file, name)
 
     def names(self, name: str) -> list[str]:
         return [str(text) for text in self.dataset(name, 1).asstr()[()]]
