@@ -21,7 +21,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from statistics_file import InputError, StatisticsFile
 
@@ -238,12 +238,17 @@ def ratio_norm(ratios: np.ndarray) -> LogNorm:
 
 def ratio_bar(figure: Figure, mappable: ScalarMappable, axes: Sequence[Axes], text: str) -> None:
     bar: Colorbar = figure.colorbar(mappable, ax=axes, extend="both", pad=0.02, aspect=35)
-    power = round(np.log2(mappable.norm.vmax))
+    ratio_ticks(bar, mappable.norm)
+    bar.set_label(text)
+
+
+def ratio_ticks(bar: Colorbar, norm: LogNorm) -> None:
+    """Powers of two: 1/2×, 1×, 2× …"""
+    power = round(np.log2(norm.vmax))
     ticks = [2.0**p for p in range(-power, power + 1)]
     bar.set_ticks(ticks, labels=[f"{t:g}×" if t >= 1 else f"1/{1 / t:g}×" for t in ticks])
-    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.minorticks_off()
     bar.outline.set_visible(False)
-    bar.set_label(text)
 
 
 def tick_positions(values: Sequence[int], most: int) -> list[int]:

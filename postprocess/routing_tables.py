@@ -115,7 +115,9 @@ class RoutingTables:
         if "slots" in self.file:
             return int(self.file.array("slots", ["layer"])[layer])
         if "probe_choice" in self.file:
-            shape = dict(zip(self.file.axes("probe_choice"), self.file.dataset("probe_choice", 4).shape))
+            shape = dict(
+                zip(self.file.axes("probe_choice"), self.file.dataset("probe_choice", 4).shape)
+            )
             return shape["k"]
         rows = self.counted_rows()
         if rows:  # a token adds k to the diagonal and k² to the table

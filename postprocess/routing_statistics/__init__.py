@@ -27,6 +27,7 @@ from routing_statistics.load import (
     share_of_copies,
 )
 from routing_statistics.per_token import drop_share, mean_of_histogram, per_token
+from routing_statistics.ratio import ratio
 from routing_statistics.specialisation import (
     BestTokens,
     best_tokens,
@@ -59,6 +60,7 @@ __all__ = [
     "pair_ratio",
     "per_token",
     "preference",
+    "ratio",
     "relative_entropy",
     "saturation",
     "share_of_copies",

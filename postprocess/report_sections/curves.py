@@ -1,0 +1,80 @@
+"""Panels of curves by layer over training, one below the other: narrow enough for a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import figures
+
+WIDTH_IN = 6.0
+PANEL_HEIGHT_IN = 1.75
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A quantity (rows, layers); `chance`: what random choice would give, and its name."""
+
+    title: str
+    values: np.ndarray
+    chance: float | None = None
+    chance_name: str = ""
+    bottom: float | None = 0.0
+    top: float | None = None
+    counts: bool = False  # whole numbers
+
+
+def over_intervals(panels: Sequence[Panel], edges: np.ndarray, layers: Sequence[int]) -> Figure:
+    """Steps of constant height: a row is about all steps of its interval."""
+
+    def draw(axes: Axes, curve: np.ndarray, colour: np.ndarray) -> None:
+        axes.stairs(curve, edges, baseline=None, color=colour, linewidth=1.5)
+
+    return _stack(panels, layers, draw)
+
+
+def over_checkpoints(panels: Sequence[Panel], steps: np.ndarray, layers: Sequence[int]) -> Figure:
+    def draw(axes: Axes, curve: np.ndarray, colour: np.ndarray) -> None:
+        axes.plot(steps, curve, "o-", color=colour, linewidth=1.5, markersize=3.5)
+
+    return _stack(panels, layers, draw)
+
+
+def _stack(panels: Sequence[Panel], layers: Sequence[int], draw) -> Figure:
+    figure, grid = plt.subplots(
+        len(panels),
+        1,
+        figsize=(WIDTH_IN, 0.7 + PANEL_HEIGHT_IN * len(panels)),
+        sharex=True,
+        squeeze=False,
+    )
+    depth = figures.Depth(layers)
+    for axes, panel in zip(grid[:, 0], panels):
+        for position in range(len(layers)):
+            draw(axes, panel.values[:, position], depth[position])
+        _scale(axes, panel)
+        axes.set_title(panel.title)
+        axes.grid(axis="y", color="0.9")
+        if panel.chance is not None:
+            figures.reference_line(axes, panel.chance, panel.chance_name)
+    if len(layers) > 1:
+        depth.bar(figure, grid[:, 0], 24)
+    figures.step_axis(grid[-1, 0], 6)
+    return figure
+
+
+def _scale(axes: Axes, panel: Panel) -> None:
+    """From the bottom to what is shown, with the reference's name inside."""
+    known = panel.values[np.isfinite(panel.values)]
+    highest = max([*known.tolist(), panel.chance or 0.0], default=1.0)
+    if panel.counts:
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        highest = max(highest, 1)
+    if panel.bottom is not None:
+        top = panel.top if panel.top is not None else panel.bottom + 1.08 * (highest - panel.bottom)
+        axes.set_ylim(panel.bottom, top if top > panel.bottom else panel.bottom + 1)
