@@ -21,9 +21,12 @@ class RoutingTables:
     def __init__(self, file: StatisticsFile) -> None:
         self.file = file
         self.layers: np.ndarray = file.layers()
-        self.intervals: np.ndarray = file.array("interval", ["interval"])
         self.checkpoints: np.ndarray = file.array("checkpoint", ["checkpoint"])
-        self.tokens: np.ndarray = file.array("tokens", ["interval"])
+        tokens = file.array("tokens", ["interval"])
+        # An interval of steps that changed no weight has none.
+        self._busy: np.ndarray = tokens > 0
+        self.tokens: np.ndarray = tokens[self._busy]
+        self.intervals: np.ndarray = file.array("interval", ["interval"])[self._busy]
         self._kinds = self._read_kinds()
 
     def _read_kinds(self) -> np.ndarray:
@@ -50,16 +53,16 @@ class RoutingTables:
         """Which of those experts are feed-forward networks."""
         return self.kinds(layer) == WITH_WEIGHTS
 
-    # By interval
+    # By interval that has tokens
 
     def by_expert(self, name: str, layer: int) -> np.ndarray:
         """(intervals, experts)"""
         table = self.file.array(name, ["interval", "expert"], layer=layer)
-        return table[:, self.experts(layer)]
+        return table[self._busy][:, self.experts(layer)]
 
     def by_layer(self, name: str) -> np.ndarray:
         """(intervals, layers)"""
-        return self.file.array(name, ["interval", "layer"])
+        return self.file.array(name, ["interval", "layer"])[self._busy]
 
     def counts(self, layer: int) -> np.ndarray:
         """Token copies (intervals, experts)."""
@@ -129,7 +132,8 @@ class RoutingTables:
         """Tokens by number of experts (intervals, numbers from 0), where the run has them."""
         if "experts_per_token" not in self.file:
             return None
-        return self.file.array("experts_per_token", ["interval", "number"], layer=layer)
+        table = self.file.array("experts_per_token", ["interval", "number"], layer=layer)
+        return table[self._busy]
 
     def experts_per_token(self, layer: int) -> float:
         """Mean over all tokens of the file; NaN without any."""

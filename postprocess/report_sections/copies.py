@@ -73,7 +73,7 @@ def _experts_per_token(run: Run, tables: RoutingTables, each: np.ndarray) -> str
     if all(tables.fixed_k(layer) for layer in layers):
         slots = sorted({tables.slots(layer) for layer in layers})
         return f"Every token goes to {listed(slots)} experts, always."
-    first, last = float(np.nanmean(each[0])), float(np.nanmean(each[-1]))
+    first, last = float(statistics.mean_known(each[0])), float(statistics.mean_known(each[-1]))
     return (
         f"The number of experts that take a token varies: in the mean over tokens and layers it "
         f"{moved(first, last)} over training, in the last interval {spread(each[-1], run.names())}."

@@ -237,14 +237,14 @@ def _over_time(
         for at, row in enumerate(rows):
             share = shares[layer] if row == rows[-1] else _share(run, tables, row, layer)
             means[at, layer] = statistics.mean_share(share[favourite, experts][:, None])[0]
-    mean = np.nanmean(means, 1)
+    mean = statistics.mean_known(means, 1)
     result.say(
         "Of the source that an expert prefers at the end, it gets a share of the tokens that "
         f"{moved(mean[0], mean[-1], percent)} (mean over experts and layers, from "
         f"{tables.file.span(rows[0])} to {tables.file.span(rows[-1])})."
     )
     layer_levels = [_experts_per_token(tables, la) / len(tables.experts(la)) for la in layers]
-    level = float(np.nanmean(layer_levels))
+    level = float(statistics.mean_known(layer_levels))
     figure = curves.over_checkpoints(
         [
             curves.Panel(

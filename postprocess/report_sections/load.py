@@ -92,7 +92,7 @@ def _dead(tables: RoutingTables, loads: list[np.ndarray]) -> str:
 def _trend(tables: RoutingTables, peak: np.ndarray, gini: np.ndarray, entropy: np.ndarray) -> str:
     if len(peak) < 2:
         return "There is one interval only, so that nothing can be said of a trend."
-    mean = [np.nanmean(table, 1) if table.size else table for table in (peak, gini, entropy)]
+    mean = [statistics.mean_known(table, 1) for table in (peak, gini, entropy)]
     return (
         f"From the first interval to the last, in the mean over layers, the busiest expert's load "
         f"{moved(mean[0][0], mean[0][-1], times)} the even share, the Gini coefficient "
@@ -106,16 +106,12 @@ def _chance(tables: RoutingTables, loads: list[np.ndarray], gini: np.ndarray) ->
         statistics.gini_of_chance(load[-1].sum(), load.shape[1], tables.experts_per_token(layer))
         for layer, load in enumerate(loads)
     ]
-    noise, seen = float(np.nanmean(chance)), float(np.nanmean(gini[-1]))
+    noise, seen = float(statistics.mean_known(chance)), float(statistics.mean_known(gini[-1]))
     if not np.isfinite(noise) or noise == 0:
         return ""
     return (
         f"Random, even choice of independent tokens would leave a Gini coefficient of about "
-        f"{number(noise, 2)} by sampling alone, of the {number(seen, 2)} "
-        "at the end."
-        if noise < seen
-        else f"The Gini coefficient at the end, {number(seen, 2)}, is no more than what sampling "
-        f"alone would leave of a random, even choice ({number(noise, 2)})."
+        f"{number(noise, 2)} by sampling alone; at the end it is {number(seen, 2)}."
     )
 
 
@@ -125,8 +121,8 @@ def _worst_moment(tables: RoutingTables, dead: np.ndarray) -> str:
         return ""
     worst = int(total.argmax())
     return (
-        f"Most experts were idle in the interval that ended at step {tables.intervals[worst]:,}: "
-        f"{count(int(total[worst]), 'expert')} without a token."
+        f"Idle experts were most, {int(total[worst]):,}, in the interval that ended at step "
+        f"{tables.intervals[worst]:,}."
     )
 
 
@@ -142,13 +138,13 @@ def _without_weights(tables: RoutingTables) -> str:
 def _maps(run: Run, tables: RoutingTables, edges: np.ndarray) -> Picture:
     ratios = [statistics.share_of_copies(tables.counts(layer)) for layer in run.layers]
     ratios = [share * share.shape[1] for share in ratios]
-    last = [(np.nanmin(ratio[-1]), np.nanmax(ratio[-1])) for ratio in ratios]
+    last = [(ratio[-1].min(), ratio[-1].max()) for ratio in ratios]
     ends = [
         f"{name}: {times(low)} to {times(high)}"
         for name, (low, high) in zip(run.names(run.layers), last)
     ]
     busiest = [
-        f"expert {tables.experts(layer)[int(np.nanargmax(ratio[-1]))]} in layer "
+        f"expert {tables.experts(layer)[int(np.nan_to_num(ratio[-1]).argmax())]} in layer "
         f"{tables.block(layer)}"
         for layer, ratio in zip(run.layers, ratios)
     ]

@@ -27,10 +27,14 @@ def section(run: Run) -> Section:
     tokens = file.array("tokens", ["step"])
     entropy = file.array("cross_entropy", ["step"])
     late = slice(-max(1, round(LAST_SHARE * len(steps))), None)
-    first, last = entropy[0], mean_loss(entropy[late], tokens[late])
+    known = np.isfinite(entropy)
+    if not known.any():
+        result.say("No step has a finite loss, so that there is none to show.")
+        return result
+    first, last = entropy[known][0], mean_loss(entropy[late], tokens[late])
     span = f"the last {count(len(steps[late]), 'step')}"
     result.headline = (
-        f"The training loss {moved(first, last)} nats per token (step {steps[0]:,} against the "
+        f"The training loss {moved(first, last)} nats per token (step {steps[known][0]:,} against the "
         f"mean of {span})."
         if len(steps) > 1
         else f"The training loss is {number(last)} nats per token after one step."
@@ -120,7 +124,7 @@ def _validation(
         gap, name = max(gaps)
         side = "above" if gap >= 0 else "below"
         largest = "The largest gap to training is" if len(gaps) > 1 else "The gap to training is"
-        text += f" {largest} that of {name}, {number(abs(gap))} {side} it."
+        text += f" {largest} (its end, above) that of {name}, {number(abs(gap))} {side} it."
     silent = [name for held_out, name in zip(loss, sources) if not np.isfinite(held_out)]
     if silent:
         text += f" {listed(silent, 6)}: no validation tokens."

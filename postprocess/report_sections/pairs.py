@@ -93,8 +93,8 @@ def _maps(
         f"{listed(pairs)}.",
         f"The (up to {SHOWN}) experts with the strongest partners, {span}. Left: P(j | i) = "
         "N(i, j) / N(i), of the tokens of expert i (row) the share that also chose j (column); the "
-        "diagonal is left out. Random choice gives (k − 1) / (E − 1) for k experts of a token, here "
-        f"{listed(sorted(set(k_of)))}. Right: the same pairs as symmetric counts N(i, j) relative "
+        "diagonal is left out. Random choice gives (k − 1) / (E − 1) for k experts of a token, "
+        f"here {listed(sorted(set(k_of)))}. Right: the same pairs as symmetric counts N(i, j) relative "
         "to the mean over all pairs of the layer; random choice gives 1×. "
         f"Strongest: {listed(pairs)}.",
     )
@@ -154,13 +154,13 @@ def _over_time(run: Run, tables: RoutingTables, rows: list[int], result: Section
             typical[at, layer] = share[used].max(1).mean() if used.any() else np.nan
             chance[at, layer] = statistics.chance_conditional(counts)
     steps = tables.checkpoints[rows]
-    mean = np.nanmean(typical, 1)
+    mean = statistics.mean_known(typical, 1)
     result.say(
         "An expert's closest partner is chosen along with it for a share of its tokens that "
         f"{moved(mean[0], mean[-1], percent)} (mean over experts and layers, "
         f"{tables.file.span(rows[0])} against {tables.file.span(rows[-1])})."
     )
-    level = float(np.nanmean(chance[-1]))
+    level = float(statistics.mean_known(chance[-1]))
     label = f"random choice, {percent(level)}"
     figure = curves.over_checkpoints(
         [

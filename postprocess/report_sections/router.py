@@ -112,7 +112,8 @@ def _mass(story: Story) -> None:
     story.section.say(
         "Relative to the mean of its layer, the expert with most probability mass has "
         f"{story.ends(peak[-1], times)} in the last interval. Over experts, mass and load "
-        f"correlate with {story.ends(correlation)} (1: copies in proportion to mass, 0: no relation)."
+        f"correlate with {story.ends(correlation)} (1: copies "
+        "in proportion to mass, 0: no relation)."
     )
 
 
@@ -218,5 +219,5 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 def _trend(table: np.ndarray) -> str:
     """Of a quantity (intervals, layers), in the mean over layers."""
-    mean = np.nanmean(table, 1)
+    mean = statistics.mean_known(table, 1)
     return f"is {number(mean[-1])}" if len(mean) < 2 else moved(mean[0], mean[-1])

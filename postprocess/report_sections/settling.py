@@ -41,19 +41,22 @@ def section(run: Run) -> Section:
         statistics.chance_agreement(choice[0], choice[-1], len(tables.experts(layer)))
         for layer, choice in enumerate(choices)
     ]
-    mean_chance = float(np.nanmean(chance))
+    mean_chance = float(statistics.mean_known(chance))
     names, probes = run.names(), choices[0].shape[1]
     result.headline = (
-        f"Of a probe token's experts at the end, {percent(np.nanmean(final[0]))} were chosen at "
-        f"step {steps[0]:,} already (mean over layers; random choice: {percent(mean_chance)}), and "
-        f"{percent(np.nanmean(before[-1]))} at step {steps[-2]:,}, the last checkpoint before."
+        f"Of a probe token's experts at the end, {percent(statistics.mean_known(final[0]))} were chosen at "
+        f"step {steps[0]:,} already (mean over layers; random choice: {percent(mean_chance)})"
     )
+    if len(steps) > 2:
+        kept = percent(statistics.mean_known(before[-1]))
+        result.headline += f", and {kept} at step {steps[-2]:,}, the checkpoint before the end"
+    result.headline += "."
     result.say(result.headline, _order(run, tables, final), _settled(tables, final))
     if len(steps) > 2:
         result.say(
             "From one checkpoint to the next, choices kept (mean over layers) "
-            f"{percent(np.nanmean(before[1]))} at step {steps[1]:,} and "
-            f"{percent(np.nanmean(before[-1]))} at the end. Checkpoints close in time agree for "
+            f"{percent(statistics.mean_known(before[1]))} at step {steps[1]:,} and "
+            f"{percent(statistics.mean_known(before[-1]))} at the end. Checkpoints close in time agree for "
             "that reason alone, and the last one agrees with itself."
         )
     label = f"random choice, {percent(mean_chance)}"
@@ -101,7 +104,7 @@ def _order(run: Run, tables: RoutingTables, final: np.ndarray) -> str:
 
 
 def _settled(tables: RoutingTables, final: np.ndarray) -> str:
-    mean = np.nanmean(final[:-1], 1)
+    mean = statistics.mean_known(final[:-1], 1)
     reached = np.flatnonzero(mean >= SETTLED)
     if not len(reached):
         return f"The mean over layers is below {SETTLED:.0%} at every checkpoint before the last."
@@ -125,7 +128,10 @@ def _best(run: Run, tables: RoutingTables, choices: list[np.ndarray], result: Se
     ks = [k for k in (1, 2, 4, 8, 16) if k < most] + [most]
     by_k = np.array(
         [
-            [np.nanmean([statistics.saturation(c, "final", k)[row] for c in choices]) for k in ks]
+            [
+                statistics.mean_known([statistics.saturation(c, "final", k)[row] for c in choices])
+                for k in ks
+            ]
             for row in range(len(tables.checkpoints))
         ]
     )

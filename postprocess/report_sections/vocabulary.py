@@ -30,6 +30,7 @@ class Traces:
     flame: np.ndarray  # (points, TOKENS_EACH), tokens chosen at the last point
     held_out: np.ndarray  # (points, TOKENS_EACH), tokens chosen on other data; NaN: none known
     best: statistics.BestTokens  # at the last point
+    occurrences: np.ndarray  # (token ids), at the last point
     last: tuple[statistics.BestTokens, np.ndarray] | None  # the last point's held-out score
 
 
@@ -103,7 +104,7 @@ def _traces(run: Run, tables: RoutingTables, rows: list[int], layer: int) -> Tra
         last = found[0] if found else None
         before = table
     steps = tables.checkpoints[[group[-1] for group in groups]]
-    return Traces(steps, np.array(flame), np.array(held_out), best, last)
+    return Traces(steps, np.array(flame), np.array(held_out), best, tokens(whole), last)
 
 
 def _level(tables: RoutingTables, layer: int) -> float:
@@ -124,8 +125,8 @@ def _headline(run: Run, tables: RoutingTables, known: dict[int, Traces]) -> str:
     layer = max(known, key=lambda layer: known[layer].flame[-1, 0])
     trace = known[layer]
     text = (
-        f"In layer {tables.block(layer)} experts get, in the mean, "
-        f"{percent(trace.flame[-1, 0])} of the occurrences of the token that they take most of "
+        f"In layer {tables.block(layer)} an expert gets, in the mean, "
+        f"{percent(trace.flame[-1, 0])} of the occurrences of the token that it takes most of "
         f"(random choice: {percent(_level(tables, layer))})"
     )
     if np.isfinite(trace.held_out[-1, 0]):
@@ -250,20 +251,22 @@ def _table(run: Run, tables: RoutingTables, layer: int, trace: Traces) -> Table:
         best, score = trace.best, np.full(trace.best.share.shape, np.nan)
         chosen_on, scored_on = "the last point", "other data"
     key = np.where(np.isfinite(score[:, 0]), score[:, 0], best.share[:, 0])
+    often = trace.occurrences[best.kinds[:, 0]]
     rows = [
         [
             str(tables.experts(layer)[expert]),
             run.name_of(int(best.kinds[expert, 0])),
+            f"{often[expert]:,.0f}",
             percent(best.share[expert, 0]),
             percent(score[expert, 0]),
         ]
-        for expert in np.argsort(-key, kind="stable")[:LISTED]
+        for expert in np.lexsort((-often, -key))[:LISTED]
     ]
     return Table(
         f"The {count(len(rows), 'expert')} of layer {tables.block(layer)} with the most of one "
-        f"token id, of {number(best.eligible)} ids that are frequent enough: share of its "
-        f"occurrences on {chosen_on}, which chose it, and on {scored_on}",
-        ["expert", "token", "chosen on", "other data"],
+        f"token id, of {number(best.eligible)} ids that are frequent enough: its "
+        f"occurrences at the last point, and the expert's share of them on {chosen_on}, which chose it, and on {scored_on}",
+        ["expert", "token", "seen", "chosen on", "other data"],
         rows,
         2,
     )

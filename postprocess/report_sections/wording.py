@@ -59,11 +59,13 @@ def moved(first: float, last: float, form=number) -> str:
 
 
 def spread(values: Sequence[float], names: Sequence[str], form=number) -> str:
-    """'2.1 (layer 1) to 3.4 (layer 3)', or 'x in layer 1' of one."""
+    """Of layers: '2.1 (layer 1) to 3.4 (layer 3)'; 'x in every layer' where they look the same."""
     known = [(value, name) for value, name in zip(values, names) if np.isfinite(value)]
     if not known:
         return "n/a"
     low, high = min(known), max(known)
     if len(known) == 1:
         return f"{form(high[0])} in {high[1]}"
+    if form(low[0]) == form(high[0]):
+        return f"{form(high[0])} in every layer"
     return f"{form(low[0])} ({low[1]}) to {form(high[0])} ({high[1]})"

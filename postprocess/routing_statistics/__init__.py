@@ -27,7 +27,7 @@ from routing_statistics.load import (
     share_of_copies,
 )
 from routing_statistics.per_token import drop_share, mean_of_histogram, per_token
-from routing_statistics.ratio import ratio
+from routing_statistics.ratio import mean_known, ratio
 from routing_statistics.specialisation import (
     BestTokens,
     best_tokens,
@@ -54,6 +54,7 @@ __all__ = [
     "gini_of_chance",
     "held_out",
     "in_order_of_rank",
+    "mean_known",
     "mean_of_histogram",
     "mean_share",
     "occurrences",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from routing_statistics.ratio import ratio
+from routing_statistics.ratio import mean_known, ratio
 
 
 def occurrences(counts: np.ndarray, experts_per_token: float) -> np.ndarray:
@@ -90,5 +90,4 @@ def held_out(
 
 def mean_share(share: np.ndarray) -> np.ndarray:
     """Mean over experts of S (experts, each): (each). NaN, a kind not seen, is left out."""
-    known = np.isfinite(share)
-    return ratio(np.where(known, share, 0).sum(0), known.sum(0))
+    return mean_known(share, 0)
