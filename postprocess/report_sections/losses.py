@@ -34,8 +34,8 @@ def section(run: Run) -> Section:
     first, last = entropy[known][0], mean_loss(entropy[late], tokens[late])
     span = f"the last {count(len(steps[late]), 'step')}"
     result.headline = (
-        f"The training loss {moved(first, last)} nats per token (step {steps[known][0]:,} against the "
-        f"mean of {span})."
+        f"The training loss {moved(first, last)} nats per token (step {steps[known][0]:,} "
+        f"against the mean of {span})."
         if len(steps) > 1
         else f"The training loss is {number(last)} nats per token after one step."
     )

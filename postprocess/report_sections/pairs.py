@@ -94,8 +94,8 @@ def _maps(
         f"The (up to {SHOWN}) experts with the strongest partners, {span}. Left: P(j | i) = "
         "N(i, j) / N(i), of the tokens of expert i (row) the share that also chose j (column); the "
         "diagonal is left out. Random choice gives (k − 1) / (E − 1) for k experts of a token, "
-        f"here {listed(sorted(set(k_of)))}. Right: the same pairs as symmetric counts N(i, j) relative "
-        "to the mean over all pairs of the layer; random choice gives 1×. "
+        f"here {listed(sorted(set(k_of)))}. Right: the same pairs as symmetric counts N(i, j) "
+        "relative to the mean over all pairs of the layer; random choice gives 1×. "
         f"Strongest: {listed(pairs)}.",
     )
 

@@ -44,8 +44,9 @@ def section(run: Run) -> Section:
     mean_chance = float(statistics.mean_known(chance))
     names, probes = run.names(), choices[0].shape[1]
     result.headline = (
-        f"Of a probe token's experts at the end, {percent(statistics.mean_known(final[0]))} were chosen at "
-        f"step {steps[0]:,} already (mean over layers; random choice: {percent(mean_chance)})"
+        f"Of a probe token's experts at the end, {percent(statistics.mean_known(final[0]))} were "
+        f"chosen at step {steps[0]:,} already (mean over layers; random choice: "
+        f"{percent(mean_chance)})"
     )
     if len(steps) > 2:
         kept = percent(statistics.mean_known(before[-1]))
@@ -56,8 +57,8 @@ def section(run: Run) -> Section:
         result.say(
             "From one checkpoint to the next, choices kept (mean over layers) "
             f"{percent(statistics.mean_known(before[1]))} at step {steps[1]:,} and "
-            f"{percent(statistics.mean_known(before[-1]))} at the end. Checkpoints close in time agree for "
-            "that reason alone, and the last one agrees with itself."
+            f"{percent(statistics.mean_known(before[-1]))} at the end. Checkpoints close in "
+            "time agree for that reason alone, and the last one agrees with itself."
         )
     label = f"random choice, {percent(mean_chance)}"
     panels = [

@@ -265,7 +265,8 @@ def _table(run: Run, tables: RoutingTables, layer: int, trace: Traces) -> Table:
     return Table(
         f"The {count(len(rows), 'expert')} of layer {tables.block(layer)} with the most of one "
         f"token id, of {number(best.eligible)} ids that are frequent enough: its "
-        f"occurrences at the last point, and the expert's share of them on {chosen_on}, which chose it, and on {scored_on}",
+        f"occurrences at the last point, and the expert's share of them on {chosen_on}, which "
+        f"chose it, and on {scored_on}",
         ["expert", "token", "seen", "chosen on", "other data"],
         rows,
         2,
