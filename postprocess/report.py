@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -35,8 +36,8 @@ def main() -> int:
     arguments = parser().parse_args()
     output: Path = arguments.output or arguments.run / "report.html"
     try:
-        name_of = token_names(arguments.tokenizer)
-        with open_run(arguments.run, arguments.layers, arguments.min_count, name_of) as run:
+        label_of = token_names(arguments.tokenizer)
+        with open_run(arguments.run, arguments.layers, arguments.min_count, plain(label_of)) as run:
             text = report(run)
         write(output, text)
         print(output)
@@ -80,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
         "package tokenizers)",
     )
     return top
+
+
+def plain(label_of: Callable[[int], str]) -> Callable[[int], str]:
+    """A token's text without what Matplotlib's labels need."""
+    return lambda token: label_of(token).replace(r"\$", "$")
 
 
 def report(run: Run) -> str:

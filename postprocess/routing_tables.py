@@ -76,6 +76,13 @@ class RoutingTables:
             return []
         return [row for row in range(len(self.checkpoints)) if self.coactivation(row, 0).any()]
 
+    def last_counted(self) -> int:
+        """The last of them; throws where there is none."""
+        rows = self.counted_rows()
+        if not rows:
+            raise self.file.failure("no tokens in any checkpoint's row")
+        return rows[-1]
+
     def coactivation(self, row: int, layer: int) -> np.ndarray:
         """(experts, experts)"""
         axes = ["expert", "expert_with"]
@@ -106,12 +113,27 @@ class RoutingTables:
             table = self.file.array("token_expert_count", axes, **at, half=half)
         return table[:, self.experts(layer)]
 
+    def summed_by_token(self, rows: list[int], layer: int, half: int | None = None) -> np.ndarray:
+        """The same, added over checkpoints, which are read one by one."""
+        total = self.by_token(rows[0], layer, half)
+        for row in rows[1:]:
+            total += self.by_token(row, layer, half)
+        return total
+
     def probe_choice(self, layer: int) -> np.ndarray:
         """Expert numbers (checkpoints, probes, slots); −1: none in the slot."""
         choice = self.file.array("probe_choice", ["checkpoint", "probe", "k"], layer=layer)
         return choice[..., : self.slots(layer)]
 
     # Experts of a token
+
+    def each(self, layer: int) -> float:
+        """Experts of a token: k, or the mean where the number varies."""
+        return self.slots(layer) if self.fixed_k(layer) else self.experts_per_token(layer)
+
+    def choice_text(self, layer: int) -> str:
+        """'6/64', how many of how many experts a token has."""
+        return f"{self.each(layer):.3g}/{len(self.experts(layer))}"
 
     def slots(self, layer: int) -> int:
         """The most experts that a token can have, k where each has as many."""

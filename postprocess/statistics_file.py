@@ -101,14 +101,6 @@ class StatisticsFile:
     def checkpoints(self) -> np.ndarray:
         return self.rows("checkpoint", "one is written with each checkpoint")
 
-    def last_counted(self, name: str) -> int:
-        """The last row of counts by checkpoint that is not all zeros."""
-        counts = self.dataset(name, 4)
-        for row in reversed(range(counts.shape[0])):
-            if counts[row, 0].any():
-                return row
-        raise self.failure("no tokens in any checkpoint's row")
-
     def span(self, row: int) -> str:
         """The steps that a checkpoint's row counts."""
         steps = self.checkpoints()
@@ -122,12 +114,6 @@ class StatisticsFile:
             raise self.failure("no MoE layers: a dense model routes nothing")
         return layers
 
-    def experts(self) -> int:
-        experts = self.dataset("expert", 1).size
-        if experts < 2:
-            raise self.failure(f"{experts} experts: with fewer than two there is no choice to show")
-        return experts
-
     def chosen_layers(self, blocks: Sequence[int] | None) -> list[int]:
         """Positions of the blocks asked for; of the first, middle and last without a wish."""
         layers = self.layers().tolist()
@@ -138,11 +124,3 @@ class StatisticsFile:
                 listed = ", ".join(map(str, layers))
                 raise self.failure(f"block {block} is no MoE layer; the layers are {listed}")
         return [layers.index(block) for block in blocks]
-
-    def top_k(self) -> int:
-        """Experts of each token; the checkpoints' rows tell."""
-        if "probe_choice" in self:
-            return self.dataset("probe_choice", 4).shape[3]
-        # A token adds k to the diagonal and k² to the table.
-        table = self.dataset("coactivation", 4)[self.last_counted("coactivation"), 0]
-        return round(table.sum() / table.trace())

@@ -68,12 +68,8 @@ def _share(run: Run, tables: RoutingTables, row: int, layer: int) -> np.ndarray:
     counts = tables.by_source(row, layer)
     tokens = None if tables.fixed_k(layer) else source_tokens(run, tables, row)
     if tokens is None:
-        tokens = statistics.occurrences(counts, _experts_per_token(tables, layer))
+        tokens = statistics.occurrences(counts, tables.each(layer))
     return statistics.share_of_occurrences(counts, tokens)
-
-
-def _experts_per_token(tables: RoutingTables, layer: int) -> float:
-    return tables.slots(layer) if tables.fixed_k(layer) else tables.experts_per_token(layer)
 
 
 def source_tokens(run: Run, tables: RoutingTables, row: int) -> np.ndarray | None:
@@ -111,7 +107,7 @@ def _exactness(run: Run, tables: RoutingTables, row: int) -> str:
 
 def _chance(run: Run, tables: RoutingTables) -> str:
     layers = range(len(tables.layers))
-    levels = [_experts_per_token(tables, layer) / len(tables.experts(layer)) for layer in layers]
+    levels = [tables.each(layer) / len(tables.experts(layer)) for layer in layers]
     if len({percent(level) for level in levels}) == 1:
         return percent(levels[0])
     return spread(levels, run.names(), percent)
@@ -243,7 +239,7 @@ def _over_time(
         f"{moved(mean[0], mean[-1], percent)} (mean over experts and layers, from "
         f"{tables.file.span(rows[0])} to {tables.file.span(rows[-1])})."
     )
-    layer_levels = [_experts_per_token(tables, la) / len(tables.experts(la)) for la in layers]
+    layer_levels = [tables.each(la) / len(tables.experts(la)) for la in layers]
     level = float(statistics.mean_known(layer_levels))
     figure = curves.over_checkpoints(
         [

@@ -63,37 +63,28 @@ def section(run: Run) -> Section:
     return result
 
 
-def _experts_per_token(tables: RoutingTables, layer: int) -> float:
-    return tables.slots(layer) if tables.fixed_k(layer) else tables.experts_per_token(layer)
-
-
 def _traces(run: Run, tables: RoutingTables, rows: list[int], layer: int) -> Traces | None:
-    k = _experts_per_token(tables, layer)
+    k = tables.each(layer)
     groups = [[rows[i] for i in group] for group in row_groups(len(rows), POINTS)]
-
-    def counts(group: list[int], half: int | None = None) -> np.ndarray:
-        return sum(tables.by_token(row, layer, half) for row in group)
 
     def tokens(table: np.ndarray) -> np.ndarray:
         return statistics.occurrences(table, k)
 
-    whole = counts(groups[-1])
+    whole = tables.summed_by_token(groups[-1], layer)
     best = statistics.best_tokens(whole, tokens(whole), run.min_count, TOKENS_EACH)
     if best is None:
         return None
-    experts = np.arange(whole.shape[1])[:, None]
     flame, held_out, last = [], [], None
     before = None
     for group in groups:
         if tables.has_halves:
-            halves = [counts(group, half) for half in (0, 1)]
+            halves = [tables.summed_by_token(group, layer, half) for half in (0, 1)]
             table = halves[0] + halves[1]
             ways = [(halves[0], halves[1]), (halves[1], halves[0])]
         else:
-            table = counts(group)
+            table = tables.summed_by_token(group, layer)
             ways = [] if before is None else [(before, table)]
-        share = statistics.ratio(table[best.kinds, experts], tokens(table)[best.kinds])
-        flame.append(statistics.mean_share(share))
+        flame.append(statistics.mean_share(statistics.traced(best.kinds, table, tokens(table))))
         scores = [
             statistics.held_out(a, tokens(a), b, tokens(b), run.min_count, TOKENS_EACH)
             for a, b in ways
@@ -108,13 +99,13 @@ def _traces(run: Run, tables: RoutingTables, rows: list[int], layer: int) -> Tra
 
 
 def _level(tables: RoutingTables, layer: int) -> float:
-    return _experts_per_token(tables, layer) / len(tables.experts(layer))
+    return tables.each(layer) / len(tables.experts(layer))
 
 
 def _too_rare(run: Run, tables: RoutingTables, rows: list[int]) -> str:
     layer = run.layers[-1]
     table = tables.by_token(rows[-1], layer)
-    most = statistics.occurrences(table, _experts_per_token(tables, layer)).max()
+    most = statistics.occurrences(table, tables.each(layer)).max()
     return (
         f"Fewer than {TOKENS_EACH} token ids occur {run.min_count:,} times or more at the last "
         f"point; the most frequent one occurs {most:,.0f} times. --min-count N lowers the bound."

@@ -36,6 +36,7 @@ from routing_statistics.specialisation import (
     occurrences,
     preference,
     share_of_occurrences,
+    traced,
 )
 
 __all__ = [
@@ -67,4 +68,5 @@ __all__ = [
     "share_of_copies",
     "share_of_occurrences",
     "strongest_pair",
+    "traced",
 ]

@@ -67,6 +67,12 @@ def best_tokens(
     return BestTokens(eligible[best].T, np.take_along_axis(share, best, 0).T, len(eligible))
 
 
+def traced(kinds: np.ndarray, counts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """S(e, x) of given kinds (experts, each) of each expert; NaN for a kind without tokens."""
+    experts = np.arange(counts.shape[1])[:, None]
+    return ratio(counts[kinds, experts], np.asarray(tokens)[kinds])
+
+
 def held_out(
     choose: np.ndarray,
     choose_tokens: np.ndarray,
@@ -84,8 +90,7 @@ def held_out(
     best = best_tokens(choose, choose_tokens, min_count, each, score_tokens)
     if best is None:
         return None
-    experts = np.arange(score.shape[1])[:, None]
-    return best, score[best.kinds, experts] / score_tokens[best.kinds]
+    return best, traced(best.kinds, score, score_tokens)
 
 
 def mean_share(share: np.ndarray) -> np.ndarray:
