@@ -51,6 +51,9 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     which = {tables.choice_text(layer) for layer in chosen}
     words = f"{which.pop()} = {chance:.0%}" if len(which) == 1 else f"about {chance:.0%}"
 
+    slots = {tables.slots(layer) if tables.fixed_k(layer) else None for layer in chosen}
+    many = f"{slots.pop()} " if len(slots) == 1 and None not in slots else ""
+
     figure, axes = plt.subplots(figsize=(9, 5.2))
     depth = figures.Depth(layers[chosen].tolist())
     for position, curve in enumerate(curves):
@@ -61,7 +64,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     axes.set_xlim(left=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", color="0.93")
-    axes.set_ylabel("share of a token's experts")
+    axes.set_ylabel(f"share of a token's {many}experts")
     figures.step_axis(axes)
     axes.set_title(
         f"Router saturation: how many of a token's experts are those of the last checkpoint, step "

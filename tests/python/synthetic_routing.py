@@ -99,7 +99,7 @@ class Run:
     def _route(self, rng, step, token, source, sequence=None, noise=0.5, drops=True) -> Trace:
         plan, now = self.plan, ((step + 1) / max(self.plan.steps, 1)) ** 0.5
         choices, dropped, masses, all_logits = [], [], [], []
-        for layer, (experts, slots) in enumerate(zip(plan.experts, plan.slots)):
+        for layer, slots in enumerate(plan.slots):
             settled = self._by_token[layer][token] + self._by_source[layer][source]
             logits = now * settled + (1 - now) * self._start[layer][token] + self._bias[layer]
             logits = logits + noise * rng.normal(size=logits.shape)
@@ -115,7 +115,6 @@ class Run:
             e = np.exp(logits)
             masses.append(e / e.sum(1, keepdims=True))
             all_logits.append(logits)
-            assert choice.max() < experts
         return Trace(token, source, sequence, choices, np.array(dropped), masses, all_logits)
 
     def rows(self, ends: list[int]) -> list[list[Trace]]:
