@@ -213,13 +213,15 @@ class Depth:
     def __getitem__(self, position: int) -> np.ndarray:
         return self._colours[position]
 
-    def bar(self, figure: Figure, axes: Axes, most: int) -> None:
-        """A colour bar with at most so many numbers."""
+    def bar(
+        self, figure: Figure, axes: Axes | Sequence[Axes], most: int, aspect: float = 25
+    ) -> None:
+        """A colour bar with at most so many numbers; `aspect`: its height ÷ width."""
         count = len(self._layers)
         ticks = tick_positions(self._layers, most)
         norm = BoundaryNorm(np.arange(count + 1) - 0.5, count)
         mappable = ScalarMappable(norm, ListedColormap(self._colours))
-        bar = figure.colorbar(mappable, ax=axes, ticks=ticks, pad=0.02, aspect=25)
+        bar = figure.colorbar(mappable, ax=axes, ticks=ticks, pad=0.02, aspect=aspect)
         bar.ax.set_yticklabels([str(self._layers[tick]) for tick in ticks])
         bar.minorticks_off()
         bar.ax.tick_params(length=0)

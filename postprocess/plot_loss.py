@@ -98,7 +98,7 @@ def loss_figure(
     if log:
         rates.set_xscale("log")
     elif len(steps) > 1:
-        rates.set_xlim(0, position[-1] * 1.005)
+        rates.set_xlim(0, position[-1] * 1.015)  # room for the last circles
     return figure
 
 

@@ -18,7 +18,10 @@ PANEL_HEIGHT_IN = 1.75
 
 @dataclass(frozen=True)
 class Panel:
-    """A quantity (rows, layers); `chance`: what random choice would give, and its name."""
+    """A quantity (rows, layers); `chance`: a level to compare with, and its name.
+
+    The scale begins at `bottom`, or near the lowest value where that is None.
+    """
 
     title: str
     values: np.ndarray
@@ -59,22 +62,29 @@ def _stack(panels: Sequence[Panel], layers: Sequence[int], draw) -> Figure:
             draw(axes, panel.values[:, position], depth[position])
         _scale(axes, panel)
         axes.set_title(panel.title)
+        axes.set_axisbelow(True)
         axes.grid(axis="y", color="0.9")
         if panel.chance is not None:
             figures.reference_line(axes, panel.chance, panel.chance_name)
     if len(layers) > 1:
-        depth.bar(figure, grid[:, 0], 24)
+        depth.bar(figure, grid[:, 0], 24, aspect=18 * len(panels))
     figures.step_axis(grid[-1, 0], 6)
     return figure
 
 
 def _scale(axes: Axes, panel: Panel) -> None:
-    """From the bottom to what is shown, with the reference's name inside."""
-    known = panel.values[np.isfinite(panel.values)]
-    highest = max([*known.tolist(), panel.chance or 0.0], default=1.0)
+    """From the bottom to a little above what is shown, the level to compare with inside."""
+    shown = panel.values[np.isfinite(panel.values)].tolist()
+    if panel.chance is not None:
+        shown.append(panel.chance)
+    low, high = min(shown, default=0.0), max(shown, default=1.0)
     if panel.counts:
         axes.yaxis.get_major_locator().set_params(integer=True)
-        highest = max(highest, 1)
-    if panel.bottom is not None:
-        top = panel.top if panel.top is not None else panel.bottom + 1.08 * (highest - panel.bottom)
-        axes.set_ylim(panel.bottom, top if top > panel.bottom else panel.bottom + 1)
+        high = max(high, 1)
+    if panel.bottom is None:
+        gap = max(high - low, 0.01 * abs(high), 1e-6)
+        axes.set_ylim(low - 0.2 * gap, high + 0.1 * gap)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        return
+    top = panel.top if panel.top is not None else panel.bottom + 1.08 * (high - panel.bottom)
+    axes.set_ylim(panel.bottom, top if top > panel.bottom else panel.bottom + 1)

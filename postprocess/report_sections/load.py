@@ -42,9 +42,9 @@ def section(run: Run) -> Section:
     result.say(result.headline, _trend(tables, peak, gini, entropy), _chance(tables, loads, gini))
     result.say(_worst_moment(tables, dead), _without_weights(tables))
     panels = [
-        curves.Panel("Busiest expert ÷ mean", peak, 1, "even", bottom=0),
+        curves.Panel("Busiest expert ÷ mean", peak, 1, "even"),
         curves.Panel("Gini coefficient", gini),
-        curves.Panel("Entropy of the load ÷ ln E", entropy, 1, "even", *_near_one(entropy)),
+        curves.Panel("Entropy of the load ÷ ln E", entropy, 1, "even", bottom=None),
         curves.Panel("Experts without any token", dead, counts=True),
     ]
     edges = interval_edges(tables.intervals)
@@ -63,14 +63,6 @@ def section(run: Run) -> Section:
     )
     result.show(_maps(run, tables, edges))
     return result
-
-
-def _near_one(entropy: np.ndarray) -> tuple[float, float]:
-    """A scale that shows how far from 1 the entropy is: it is mostly near."""
-    known = entropy[np.isfinite(entropy)]
-    lowest = known.min() if known.size else 0.0
-    gap = max(1 - lowest, 1e-4)
-    return max(0.0, 1 - 1.15 * gap), 1 + 0.1 * gap
 
 
 def _dead(tables: RoutingTables, loads: list[np.ndarray]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 import figures
 import routing_statistics as statistics
@@ -170,6 +171,8 @@ def _over_time(run: Run, tables: RoutingTables, rows: list[int], result: Section
         steps,
         tables.layers.tolist(),
     )
+    for axes in figure.axes[:2]:
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     return Picture(
         figure,
         f"Curves by layer over checkpoints: at the end the largest P(j | i) is "

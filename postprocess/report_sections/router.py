@@ -87,7 +87,7 @@ def _entropy(story: Story) -> None:
     )
     story.section.say(story.section.headline)
     story.show(
-        curves.Panel("Entropy of the softmax ÷ ln E", relative, 1, "undecided", top=1.05),
+        curves.Panel("Entropy of the softmax ÷ ln E", relative, 1, "undecided", bottom=None),
         "mean over tokens of the entropy −Σ p ln p of the router's softmax p, relative to ln E "
         "(1: all E experts alike; 0: certain)",
         f"relative entropy {story.ends(relative[-1])}",
@@ -104,7 +104,7 @@ def _mass(story: Story) -> None:
         _correlation(mass[layer][-1], tables.counts(layer)[-1]) for layer in story.layers
     ]
     story.show(
-        curves.Panel("Largest probability mass ÷ mean", peak, 1, "even"),
+        curves.Panel("Largest probability mass ÷ mean", peak, 1, "even", bottom=None),
         "sum over tokens of the softmax, of the expert with most of it ÷ the mean over experts "
         "(1: even)",
         f"largest mass {story.ends(peak[-1], times)} the mean",
@@ -163,7 +163,7 @@ def _balance(story: Story) -> None:
     even = run.setting_number("moe.balance_loss") if ours else None
     note = f"; an even load gives {number(even)}" if even else ""
     story.show(
-        curves.Panel("Balance loss of a step", loss, even or None, "even load"),
+        curves.Panel("Balance loss of a step", loss, even or None, "even load", bottom=None),
         f"balance loss of a step, its coefficient included{note}",
         f"balance loss {story.ends(loss[-1])}",
     )

@@ -227,7 +227,7 @@ def _draw(tables: RoutingTables, known: dict[int, Traces]) -> Figure:
         axes.grid(axis="y", color="0.9")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     grid[0, 0].set_ylim(bottom=0)
-    grid[0, 0].legend(loc="lower left", bbox_to_anchor=(0, 1.1), ncol=3, borderaxespad=0)
+    grid[0, 0].legend(loc="lower left", bbox_to_anchor=(0, 1.17), ncol=3, borderaxespad=0)
     figures.step_axis(grid[-1, 0], 6)
     return figure
 
