@@ -28,6 +28,7 @@ class RoutingTables:
         self.tokens: np.ndarray = tokens[self._busy]
         self.intervals: np.ndarray = file.array("interval", ["interval"])[self._busy]
         self._kinds = self._read_kinds()
+        self._fixed: dict[int, bool] = {}
 
     def _read_kinds(self) -> np.ndarray:
         """(layer, expert) texts; files without them have feed-forward networks alone."""
@@ -167,6 +168,11 @@ class RoutingTables:
 
     def fixed_k(self, layer: int) -> bool:
         """Whether every token has the same number of experts, as far as the file can tell."""
+        if layer not in self._fixed:
+            self._fixed[layer] = self._find_fixed_k(layer)
+        return self._fixed[layer]
+
+    def _find_fixed_k(self, layer: int) -> bool:
         histogram = self.histogram(layer)
         if histogram is not None:
             return bool((histogram.sum(0) > 0).sum() <= 1)

@@ -32,8 +32,11 @@ class Story:
         return range(len(self.tables.layers))
 
     def has(self, name: str, what: str) -> bool:
+        """Whether the file has it with any number in it; else it is named as missing."""
         if name in self.tables.file:
-            return True
+            axes = self.tables.file.axes(name)
+            if np.isfinite(self.tables.file.array(name, axes)).any():
+                return True
         self.missing.append(f"{what} ({name})")
         return False
 
@@ -58,7 +61,9 @@ def section(run: Run) -> Section:
     for part in (_entropy, _mass, _gates, _logits, _balance, _z):
         part(story)
     if story.missing:
-        result.say(f"Not in this run's files: {listed(story.missing)}.")
+        result.say(
+            f"Not in this run's files, or without a meaning for its router: {listed(story.missing)}."
+        )
     if story.panels:
         figure = curves.over_intervals(
             story.panels, interval_edges(tables.intervals), tables.layers.tolist()
@@ -121,7 +126,7 @@ def _gates(story: Story) -> None:
     if not story.has("gate_mass", "gate mass"):
         return
     tables = story.tables
-    gates = [np.nan_to_num(tables.by_expert("gate_mass", layer)) for layer in story.layers]
+    gates = [tables.by_expert("gate_mass", layer) for layer in story.layers]
     weight = statistics.per_token(np.column_stack([table.sum(1) for table in gates]), tables.tokens)
     peak = np.array([statistics.busiest(table[-1]) for table in gates])
     story.show(

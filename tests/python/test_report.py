@@ -356,6 +356,9 @@ def test_router_statistics_that_are_not_there(tmp_path):
     remove(tmp_path / "routing.h5", "entropy", "z_loss")
     text = text_of(tmp_path)
     assert "entropy of the router (entropy)" in text and "z loss (z_loss)" in text
+    with h5py.File(tmp_path / "routing.h5", "r+") as file:
+        file["probability_mass"][...] = np.nan
+    assert "probability mass by expert (probability_mass)" in text_of(tmp_path)
     write_run(tmp_path / "more", extras=True)
     assert "Not in this run's files" not in text_of(tmp_path / "more")
 
