@@ -62,7 +62,8 @@ def section(run: Run) -> Section:
         part(story)
     if story.missing:
         result.say(
-            f"Not in this run's files, or without a meaning for its router: {listed(story.missing)}."
+            "Not in this run's files, or without a meaning for its router: "
+            f"{listed(story.missing)}."
         )
     if story.panels:
         figure = curves.over_intervals(
