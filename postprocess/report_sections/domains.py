@@ -36,7 +36,16 @@ def section(run: Run) -> Section:
     last = rows[-1]
     counts = [tables.by_source(last, layer) for layer in layers]
     shares = [_share(run, tables, last, layer) for layer in layers]
-    ratios = [statistics.preference(table) for table in counts]
+    ratios = [
+        np.where(np.isfinite(share), statistics.preference(table), np.nan)
+        for share, table in zip(shares, counts)
+    ]
+    if not any(np.isfinite(ratio).any() for ratio in ratios):
+        result.say(
+            f"No data source has {run.min_count:,} tokens in the last row, too few for a share; "
+            "--min-count N lowers the bound."
+        )
+        return result
     span = tables.file.span(last)
     peaks = [np.nan_to_num(share).max() for share in shares]
     top = int(np.argmax([np.nan_to_num(ratio).max() for ratio in ratios]))
@@ -64,12 +73,13 @@ def section(run: Run) -> Section:
 
 
 def _share(run: Run, tables: RoutingTables, row: int, layer: int) -> np.ndarray:
-    """S(e, source), (sources, experts)."""
+    """S(e, source), (sources, experts); NaN for a source with too few tokens to mean anything."""
     counts = tables.by_source(row, layer)
     tokens = None if tables.fixed_k(layer) else source_tokens(run, tables, row)
     if tokens is None:
         tokens = statistics.occurrences(counts, tables.each(layer))
-    return statistics.share_of_occurrences(counts, tokens)
+    share = statistics.share_of_occurrences(counts, tokens)
+    return np.where(tokens[:, None] >= run.min_count, share, np.nan)
 
 
 def source_tokens(run: Run, tables: RoutingTables, row: int) -> np.ndarray | None:
@@ -144,7 +154,8 @@ def _maps(
         _draw_maps(run, tables, sources, ratios),
         f"Heat maps of experts (columns) by data source (rows); strongest: {listed(strongest)}.",
         "Share of a source's token copies that an expert gets ÷ 1/E; with k experts for every "
-        "token this is N(e, source) / N(source) ÷ k/E. 1× is random choice. Experts stand in the "
+        "token this is N(e, source) / N(source) ÷ k/E. 1× is random choice. "
+        f"Rows of sources with fewer than {run.min_count:,} tokens are empty. Experts stand in the "
         f"order of the source that they prefer, {span}. Strongest: {listed(strongest)}.",
     )
 
@@ -197,7 +208,7 @@ def _table(
     rows = []
     for source, name in enumerate(sources):
         if not np.isfinite(ratios[layer][source]).any():
-            rows.append([name, "no tokens", "", ""])
+            rows.append([name, "too few tokens", "", ""])
             continue
         expert = int(np.nan_to_num(ratios[layer][source]).argmax())
         rows.append(

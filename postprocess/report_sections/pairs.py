@@ -33,7 +33,13 @@ def section(run: Run) -> Section:
     if not any(np.nan_to_num(chance)):
         result.say("Every token has one expert at most, so that none are chosen together.")
         return result
-    shares = [statistics.conditional(table) for table in counts]
+    shares = [frequent_shares(table, run.min_count) for table in counts]
+    if not any(share.any() for share in shares):
+        result.say(
+            f"No expert has {run.min_count:,} tokens in the last row, too few for a share of its "
+            "own; --min-count N lowers the bound."
+        )
+        return result
     span = tables.file.span(rows[-1])
     strongest_of = [statistics.strongest_pair(share) for share in shares]
     largest = [share.max() for share in shares]
@@ -57,6 +63,11 @@ def section(run: Run) -> Section:
     else:
         result.say("There is one row of counts, so that nothing can be said of a trend.")
     return result
+
+
+def frequent_shares(counts: np.ndarray, min_count: int) -> np.ndarray:
+    """P(j | i) of experts i with so many tokens, zeros for others: few tokens tell nothing."""
+    return np.where(np.diagonal(counts)[:, None] >= min_count, statistics.conditional(counts), 0)
 
 
 def _symmetric(run: Run, tables: RoutingTables, ratios: list[np.ndarray]) -> str:
@@ -92,7 +103,8 @@ def _maps(
         _draw_maps(run, tables, shares, ratios),
         f"Heat maps of co-activation in {listed(run.names(run.layers))}; strongest: "
         f"{listed(pairs)}.",
-        f"The (up to {SHOWN}) experts with the strongest partners, {span}. Left: P(j | i) = "
+        f"The (up to {SHOWN}) experts with the strongest partners, {span}; rows of experts with "
+        f"fewer than {run.min_count:,} tokens are empty. Left: P(j | i) = "
         "N(i, j) / N(i), of the tokens of expert i (row) the share that also chose j (column); the "
         "diagonal is left out. Random choice gives (k − 1) / (E − 1) for k experts of a token, "
         f"here {listed(sorted(set(k_of)))}. Right: the same pairs as symmetric counts N(i, j) "
@@ -149,10 +161,11 @@ def _over_time(run: Run, tables: RoutingTables, rows: list[int], result: Section
     for at, row in enumerate(rows):
         for layer in layers:
             counts = tables.coactivation(row, layer)
-            share = statistics.conditional(counts)
-            used = np.diagonal(counts) > 0
-            largest[at, layer] = share.max()
-            typical[at, layer] = share[used].max(1).mean() if used.any() else np.nan
+            share = frequent_shares(counts, run.min_count)
+            used = np.diagonal(counts) >= run.min_count
+            if used.any():
+                largest[at, layer] = share.max()
+                typical[at, layer] = share[used].max(1).mean()
             chance[at, layer] = statistics.chance_conditional(counts)
     steps = tables.checkpoints[rows]
     mean = statistics.mean_known(typical, 1)
@@ -179,6 +192,7 @@ def _over_time(run: Run, tables: RoutingTables, rows: list[int], result: Section
         f"{spread(largest[-1], run.names(), percent)}, the mean of each expert's largest "
         f"{spread(typical[-1], run.names(), percent)}.",
         "By layer and checkpoint (tokens since the one before): the largest P(j | i) of the layer, "
-        "and the mean over experts with tokens of their largest. A maximum over partners lies "
-        "above random choice's level for few tokens even where choice is random.",
+        "and the mean over experts of their largest, both of experts i with "
+        f"{run.min_count:,} tokens or more. A maximum over partners lies above random choice's "
+        "level for few tokens even where choice is random.",
     )

@@ -11,6 +11,7 @@ import h5py
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from plain_loops import best, chosen, copies, seen, taken
 from report_page import Page, outside_references, picture, read_page
 from synthetic_routing import NONE, label, write_run
 
@@ -152,13 +153,7 @@ def test_help(monkeypatch, capsys):
 
 def load_of(run, layer: int) -> np.ndarray:
     """Token copies of each expert in the last interval, from the raw choices."""
-    found = [0] * run.plan.experts[layer]
-    for trace in run.rows(run.intervals)[-1]:
-        for row in trace.choice[layer].tolist():
-            for expert in row:
-                if expert != NONE:
-                    found[expert] += 1
-    return np.array(found)
+    return np.array(copies(run.rows(run.intervals)[-1], layer, run.plan.experts[layer]))
 
 
 @pytest.mark.parametrize("seed", [7, 8, 9])
@@ -233,6 +228,46 @@ def test_best_choices_need_their_rank(tmp_path):
     assert "not of rank" in text and "(k = 1)" not in text
 
 
+def test_pair_sentence(tmp_path):
+    run = write_run(tmp_path)
+    row = run.rows(run.checkpoints)[-1]
+    found = []
+    for layer, experts in enumerate(run.plan.experts):
+        tokens = [who for trace in row for who in chosen(trace, layer)]
+        for i in range(experts):
+            of_i = [who for who in tokens if i in who]
+            if len(of_i) < 8:
+                continue
+            for j in set(range(experts)) - {i}:
+                found.append((sum(j in who for who in of_i) / len(of_i), -layer, -i, -j))
+    share, layer, i, j = max(found)  # of equal ones the first
+    layer, i, j = -layer, -i, -j
+    text = text_of(tmp_path)
+    assert (
+        f"The closest pair is in layer {layer + 1}: {wording.percent(share)} of the tokens of "
+        f"expert {i} also chose expert {j} ({wording.times(share / 0.4)} random choice)"
+    ) in text
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_sentence_of_the_score_on_other_data(tmp_path, seed):
+    run = write_run(tmp_path, halves=True, seed=seed)
+    row, text = run.rows(run.checkpoints)[-1], text_of(tmp_path)
+    for layer, experts in enumerate(run.plan.experts):
+        n = [seen(row, "token", half) for half in (0, 1)]
+        took = [taken(row, layer, "token", half) for half in (0, 1)]
+        eligible = [t for t in n[0] if n[0][t] >= 8 and n[1].get(t, 0) >= 8]
+        ids = [best(n[0], took[0], e, eligible, 1)[0] for e in range(experts)]
+        there, elsewhere = (
+            np.mean([took[half].get((t, e), 0) / n[half][t] for e, t in enumerate(ids)])
+            for half in (0, 1)
+        )
+        assert (
+            f"in layer {layer + 1} the best tokens of one have a share of "
+            f"{wording.percent(there)} there and of {wording.percent(elsewhere)} in the other"
+        ) in text
+
+
 def test_loss_sentence(tmp_path):
     write_run(tmp_path, steps=20)
     with h5py.File(tmp_path / "training.h5") as file:
@@ -262,6 +297,14 @@ LACKS = {
     "sources but one": ({"sources": ("only",)}, "All tokens are of one data source (only)"),
     "intervals": ({"interval_steps": 20}, "No interval of router statistics is complete yet"),
     "experts but one": ({"slots": (1, 1)}, "so that none are chosen together"),
+    "frequent experts": (
+        {"length": 1, "interval_steps": 1, "checkpoint_steps": 1},
+        "No expert has 8 tokens in the last row",
+    ),
+    "frequent sources": (
+        {"length": 1, "interval_steps": 1, "checkpoint_steps": 1},
+        "No data source has 8 tokens in the last row",
+    ),
     "rare tokens": (
         {"vocabulary": 400, "steps": 4},
         "Fewer than 2 token ids occur 8 times or more",

@@ -11,7 +11,8 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from synthetic_routing import NONE, Plan, Run, Trace, write_run
+from plain_loops import agreement, best, chosen, copies, seen, taken
+from synthetic_routing import NONE, Plan, Run, write_run
 
 import routing_statistics as statistics
 from routing_tables import RoutingTables
@@ -33,21 +34,6 @@ def made(request, tmp_path):
     run = write_run(tmp_path, PLANS[request.param])
     with StatisticsFile(tmp_path / "routing.h5", "routing.h5") as file:
         yield run, RoutingTables(file)
-
-
-def chosen(trace: Trace, layer: int) -> list[set[int]]:
-    """Each token's experts."""
-    return [{int(e) for e in row if e != NONE} for row in trace.choice[layer]]
-
-
-def copies(row: list[Trace], layer: int, experts: int) -> list[int]:
-    """Token copies of each expert."""
-    found = [0] * experts
-    for trace in row:
-        for who in chosen(trace, layer):
-            for expert in who:
-                found[expert] += 1
-    return found
 
 
 def each_layer(run: Run):
@@ -131,21 +117,11 @@ def test_saturation(made):
         probe = [trace.choice[layer] for trace in run.probe]
         for k in range(1, slots + 1) if run.plan.ranked else [slots]:
             kept = None if k == slots else k
-            final = [share(now[:, :k], probe[-1][:, :k]) for now in probe]
+            final = [agreement(now[:, :k], probe[-1][:, :k]) for now in probe]
             assert statistics.saturation(choice, "final", kept).tolist() == final
-            before = [share(now[:, :k], then[:, :k]) for now, then in zip(probe[1:], probe)]
+            before = [agreement(now[:, :k], then[:, :k]) for now, then in zip(probe[1:], probe)]
             found = statistics.saturation(choice, "previous", kept)
             assert np.isnan(found[0]) and found[1:].tolist() == before
-
-
-def share(now: np.ndarray, reference: np.ndarray) -> float:
-    """Mean of |A ∩ B| / |B| over tokens that have a B."""
-    parts = []
-    for a_row, b_row in zip(now.tolist(), reference.tolist()):
-        a, b = {e for e in a_row if e != NONE}, {e for e in b_row if e != NONE}
-        if b:
-            parts.append(Fraction(len(a & b), len(b)))
-    return float(sum(parts) / len(parts))
 
 
 def test_saturation_with_empty_slots():
@@ -216,29 +192,6 @@ def test_coactivation(made):
 # Specialisation
 
 
-def seen(row: list[Trace], kind: str, half: int | None = None) -> dict[int, int]:
-    """Tokens of each source or token id."""
-    found: dict[int, int] = {}
-    for trace in row:
-        for token, kind_of in enumerate(getattr(trace, kind).tolist()):
-            if half is None or trace.sequence[token] % 2 == half:
-                found[kind_of] = found.get(kind_of, 0) + 1
-    return found
-
-
-def taken(row: list[Trace], layer: int, kind: str, half: int | None = None) -> dict:
-    """Tokens by (source or token id, expert)."""
-    found: dict[tuple[int, int], int] = {}
-    for trace in row:
-        kinds = getattr(trace, kind).tolist()
-        for token, who in enumerate(chosen(trace, layer)):
-            if half is None or trace.sequence[token] % 2 == half:
-                for expert in who:
-                    key = (kinds[token], expert)
-                    found[key] = found.get(key, 0) + 1
-    return found
-
-
 def test_domain_specialisation(made):
     run, tables = made
     for layer, experts in each_layer(run):
@@ -257,13 +210,6 @@ def test_domain_specialisation(made):
             if tables.fixed_k(layer):
                 k = run.plan.slots[layer]
                 assert statistics.occurrences(counts, k).tolist() == tokens.tolist()
-
-
-def best(n: dict, n_e: dict, expert: int, eligible: list[int], each: int) -> list[int]:
-    def key(token: int) -> tuple[Fraction, int]:
-        return (-Fraction(n_e.get((token, expert), 0), n[token]), token)
-
-    return sorted(eligible, key=key)[:each]
 
 
 def test_vocabulary_specialisation(made):
