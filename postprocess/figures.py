@@ -142,17 +142,17 @@ def step_axis(axes: Axes, nbins: int = 8) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 
 
-def reference_line(axes: Axes, level: float, text: str) -> None:
-    """A dashed level with its name under the line's right end."""
+def reference_line(axes: Axes, level: float, text: str, above: bool = False) -> None:
+    """A dashed level with its name under the line's right end, or above it."""
     axes.axhline(level, color=REFERENCE, linestyle="--", linewidth=1, zorder=1)
     axes.annotate(
         text,
         (1, level),
         xycoords=axes.get_yaxis_transform(),
-        xytext=(-2, -3),
+        xytext=(-2, 2 if above else -3),
         textcoords="offset points",
         ha="right",
-        va="top",
+        va="bottom" if above else "top",
         color=REFERENCE,
         fontsize="small",
     )
@@ -244,10 +244,12 @@ def ratio_bar(figure: Figure, mappable: ScalarMappable, axes: Sequence[Axes], te
     bar.set_label(text)
 
 
-def ratio_ticks(bar: Colorbar, norm: LogNorm) -> None:
-    """Powers of two: 1/2×, 1×, 2× …"""
+def ratio_ticks(bar: Colorbar, norm: LogNorm, most: int = 9) -> None:
+    """Powers of two, at most so many: 1/2×, 1×, 2× …"""
     power = round(np.log2(norm.vmax))
-    ticks = [2.0**p for p in range(-power, power + 1)]
+    stride = 1 if 2 * power + 1 <= most else 2
+    inner = power // stride * stride
+    ticks = [2.0**p for p in range(-inner, inner + 1, stride)]
     bar.set_ticks(ticks, labels=[f"{t:g}×" if t >= 1 else f"1/{1 / t:g}×" for t in ticks])
     bar.minorticks_off()
     bar.outline.set_visible(False)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 import figures
 
-WIDTH_IN = 6.0
-PANEL_HEIGHT_IN = 1.75
+WIDTH_IN = 4.8  # 9 points are then 9 pixels on a phone
+PANEL_HEIGHT_IN = 1.5
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,12 @@ def _stack(panels: Sequence[Panel], layers: Sequence[int], draw) -> Figure:
         axes.set_axisbelow(True)
         axes.grid(axis="y", color="0.9")
         if panel.chance is not None:
-            figures.reference_line(axes, panel.chance, panel.chance_name)
+            low, high = axes.get_ylim()
+            at_bottom = panel.chance - low < 0.2 * (high - low)
+            figures.reference_line(axes, panel.chance, panel.chance_name, above=at_bottom)
     if len(layers) > 1:
         depth.bar(figure, grid[:, 0], 24, aspect=18 * len(panels))
-    figures.step_axis(grid[-1, 0], 6)
+    figures.step_axis(grid[-1, 0], 5)
     return figure
 
 

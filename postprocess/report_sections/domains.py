@@ -167,7 +167,7 @@ def _draw_maps(
     figure, grid = plt.subplots(
         len(run.layers),
         1,
-        figsize=(curves.WIDTH_IN, 0.8 + (height + 0.65) * len(run.layers)),
+        figsize=(curves.WIDTH_IN, 0.8 + (height + 0.55) * len(run.layers)),
         squeeze=False,
     )
     known = np.concatenate([np.nan_to_num(ratios[layer], nan=1).ravel() for layer in run.layers])
@@ -185,7 +185,7 @@ def _draw_maps(
         axes.set_yticks(range(len(sources)), labels=sources)
         ticks = figures.tick_positions(order, 32)
         axes.set_xticks(ticks, labels=[str(experts[order[tick]]) for tick in ticks])
-        axes.tick_params(axis="x", rotation=90 if len(order) > 16 else 0, labelsize=6.5)
+        axes.tick_params(axis="x", rotation=90 if len(order) > 16 else 0, labelsize=5.5)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     grid[-1, 0].set_xlabel("expert")

@@ -113,8 +113,8 @@ def _worst_moment(tables: RoutingTables, dead: np.ndarray) -> str:
         return ""
     worst = int(total.argmax())
     return (
-        f"Idle experts were most, {int(total[worst]):,}, in the interval that ended at step "
-        f"{tables.intervals[worst]:,}."
+        f"At worst {count(int(total[worst]), 'expert')} got no token, in the interval that ended "
+        f"at step {tables.intervals[worst]:,}."
     )
 
 
@@ -156,7 +156,7 @@ def _draw_maps(
     figure, grid = plt.subplots(
         len(ratios),
         1,
-        figsize=(curves.WIDTH_IN, 0.8 + 1.9 * len(ratios)),
+        figsize=(curves.WIDTH_IN, 0.7 + 1.6 * len(ratios)),
         sharex=True,
         squeeze=False,
     )
@@ -178,5 +178,5 @@ def _draw_maps(
         axes.set_yticks(ticks, labels=[str(experts[tick]) for tick in ticks])
         axes.invert_yaxis()
     figures.ratio_bar(figure, mesh, grid[:, 0], "load ÷ even share")
-    figures.step_axis(grid[-1, 0], 6)
+    figures.step_axis(grid[-1, 0], 5)
     return figure

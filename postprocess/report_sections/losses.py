@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 import plot_loss
+from report_sections import curves
 from report_sections.page import Picture, Section, Table
 from report_sections.run import Run
 from report_sections.wording import count, listed, moved, number, percent
 from statistics_file import StatisticsFile
 
-SIZE_IN = (6.0, 5.6)
+SIZE_IN = (curves.WIDTH_IN, 4.6)
 LAST_SHARE = 0.1  # of the steps, over which a loss at the end is averaged
 
 
@@ -123,8 +124,8 @@ def _validation(
     if gaps:
         gap, name = max(gaps)
         side = "above" if gap >= 0 else "below"
-        largest = "The largest gap to training is" if len(gaps) > 1 else "The gap to training is"
-        text += f" {largest} (its end, above) that of {name}, {number(abs(gap))} {side} it."
+        which = "The largest gap" if len(gaps) > 1 else "The gap"
+        text += f" {which} to the end of training: {name}, {number(abs(gap))} {side} it."
     silent = [name for held_out, name in zip(loss, sources) if not np.isfinite(held_out)]
     if silent:
         text += f" {listed(silent, 6)}: no validation tokens."

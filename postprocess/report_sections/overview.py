@@ -38,14 +38,14 @@ def section(run: Run) -> Section:
     result.headline = " ".join(filter(None, [_model(run), _training(run)]))
     result.say(result.headline, run.why_no_routing)
     result.say(_rows(run))
-    rows = [[text, run.setting(key), key] for key, text in KEYS if run.setting(key)]
+    rows = [[f"{text} ({key})", run.setting(key)] for key, text in KEYS if run.setting(key)]
     if rows:
         dense = run.setting_number("moe.experts") == 0
-        rows = [row for row in rows if not (dense and row[2].startswith("moe."))]
+        rows = [row for row in rows if not (dense and "(moe." in row[0])]
         version = " ".join(filter(None, [run.file.attribute("version"), _revision(run)]))
         if version:
-            rows.append(["version of Hearth", version, ""])
-        table = Table("Essentials of the resolved deck", ["", "value", "key"], rows, 3)
+            rows.append(["version of Hearth", version])
+        table = Table("Essentials of the resolved deck", ["setting", "value"], rows)
         result.show(table)
     else:
         result.say("The files have no deck in them, so that its settings cannot be listed.")

@@ -37,7 +37,7 @@ nav ol { margin: 0; padding-left: 1.4rem; columns: 2 14rem; }
 .summary ul { margin: 0; padding-left: 1.2rem; }
 .summary li { margin: 0.35rem 0; }
 figure { margin: 1.5rem 0; }
-figure img { display: block; width: 100%; height: auto; }
+figure img { display: block; width: 100%; max-width: 38rem; height: auto; margin: 0 auto; }
 figcaption { margin-top: 0.5rem; }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.9rem; width: 100%; }
@@ -45,7 +45,9 @@ caption { text-align: left; padding-bottom: 0.35rem; }
 th, td { padding: 0.3rem 0.6rem 0.3rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { white-space: nowrap; }
+th:last-child, td:last-child { padding-right: 0; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 0.75rem; }
 @media print { nav { display: none; } figure, tr { break-inside: avoid; } }
 """.strip()

@@ -119,7 +119,7 @@ def _draw_maps(
     figure, grid = plt.subplots(
         len(run.layers),
         2,
-        figsize=(curves.WIDTH_IN, 0.9 + 2.8 * len(run.layers)),
+        figsize=(curves.WIDTH_IN, 0.8 + 2.25 * len(run.layers)),
         squeeze=False,
     )
     largest = max(shares[layer].max() for layer in run.layers)
@@ -138,7 +138,7 @@ def _draw_maps(
         for axes in (left, right):
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_ticks(range(len(order)), labels=[str(experts[e]) for e in order])
-                axis.set_tick_params(length=0, labelsize=6)
+                axis.set_tick_params(length=0, labelsize=5.5)
             axes.tick_params(axis="x", rotation=90)
             axes.spines[:].set_visible(False)
         left.set_ylabel("expert i")
@@ -150,7 +150,7 @@ def _draw_maps(
     ratio_bar = figure.colorbar(
         ratio_map, ax=grid[:, 1], location="bottom", pad=0.02, aspect=25, extend="both"
     )
-    figures.ratio_ticks(ratio_bar, norm)
+    figures.ratio_ticks(ratio_bar, norm, most=5)
     ratio_bar.set_label("pairs ÷ mean pair")
     return figure
 

@@ -163,5 +163,5 @@ def _draw_best(tables: RoutingTables, ks: list[int], by_k: np.ndarray) -> Figure
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", color="0.9")
     axes.legend([f"top {k}" for k in ks], loc="lower right")
-    figures.step_axis(axes, 6)
+    figures.step_axis(axes, 5)
     return figure

@@ -209,7 +209,7 @@ def _draw(tables: RoutingTables, known: dict[int, Traces]) -> Figure:
     figure, grid = plt.subplots(
         len(known),
         1,
-        figsize=(curves.WIDTH_IN, 0.8 + 1.9 * len(known)),
+        figsize=(curves.WIDTH_IN, 0.8 + 1.6 * len(known)),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -222,13 +222,16 @@ def _draw(tables: RoutingTables, known: dict[int, Traces]) -> Figure:
                 trace.steps, line, style, color=colour, linewidth=1.5, markersize=3.5, label=name
             )
         level = _level(tables, layer)
-        figures.reference_line(axes, level, f"random choice, {percent(level)}")
+        name = f"random choice, {percent(level)}"
+        figures.reference_line(axes, level, name, above=level < 0.2)
         axes.set_title(f"Layer {tables.block(layer)}")
         axes.grid(axis="y", color="0.9")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     grid[0, 0].set_ylim(bottom=0)
-    grid[0, 0].legend(loc="lower left", bbox_to_anchor=(0, 1.17), ncol=3, borderaxespad=0)
-    figures.step_axis(grid[-1, 0], 6)
+    grid[0, 0].legend(
+        loc="lower left", bbox_to_anchor=(0, 1.2), ncol=3, borderaxespad=0, columnspacing=1
+    )
+    figures.step_axis(grid[-1, 0], 5)
     return figure
 
 
@@ -258,7 +261,7 @@ def _table(run: Run, tables: RoutingTables, layer: int, trace: Traces) -> Table:
         f"token id, of {number(best.eligible)} ids that are frequent enough: its "
         f"occurrences at the last point, and the expert's share of them on {chosen_on}, which "
         f"chose it, and on {scored_on}",
-        ["expert", "token", "seen", "chosen on", "other data"],
+        ["expert", "token", "seen", "chosen", "scored"],
         rows,
         2,
     )

@@ -14,9 +14,8 @@ def number(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
-    if decimals > 6:
-        return f"{value:.{digits - 1}e}"
-    return f"{value:,.{decimals}f}"
+    text = f"{value:.{digits - 1}e}" if decimals > 6 else f"{value:,.{decimals}f}"
+    return text.replace("-", "−")
 
 
 def percent(share: float) -> str:

@@ -465,7 +465,7 @@ def test_output_that_is_a_folder(refuse, tmp_path):
 
 def test_numbers_and_lists():
     texts = [wording.number(x) for x in (0, 3.14159, 0.000123, 1234567, 1e-9, np.nan, -0.5, 99.96)]
-    assert texts == ["0", "3.14", "0.000123", "1,234,567", "1.00e-09", "n/a", "-0.500", "100.0"]
+    assert texts == ["0", "3.14", "0.000123", "1,234,567", "1.00e−09", "n/a", "−0.500", "100.0"]
     assert [wording.percent(x) for x in (0, 0.5, 0.01, 0.00123)] == [
         "0.0%",
         "50.0%",
