@@ -73,7 +73,7 @@ def _dead(tables: RoutingTables, loads: list[np.ndarray]) -> str:
     }
     number_idle = sum(map(len, idle.values()))
     if number_idle == 0:
-        return f"none of the {count(total, 'expert')} was without tokens."
+        return f"no expert, of {total:,}, was without tokens."
     where = [f"layer {block}: {listed(who, 8)}" for block, who in idle.items() if len(who)]
     return (
         f"{number_idle:,} of {count(total, 'expert')} got no token at all ({'; '.join(where[:6])}"

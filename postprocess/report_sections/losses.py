@@ -8,7 +8,7 @@ import plot_loss
 from report_sections import curves
 from report_sections.page import Picture, Section, Table
 from report_sections.run import Run
-from report_sections.wording import count, listed, moved, number, percent
+from report_sections.wording import listed, moved, number, percent
 from statistics_file import StatisticsFile
 
 SIZE_IN = (curves.WIDTH_IN, 4.6)
@@ -33,10 +33,11 @@ def section(run: Run) -> Section:
         result.say("No step has a finite loss, so that there is none to show.")
         return result
     first, last = entropy[known][0], mean_loss(entropy[late], tokens[late])
-    span = f"the last {count(len(steps[late]), 'step')}"
+    several = len(steps[late])
+    span = f"the last {several:,} steps" if several > 1 else "the last step"
     result.headline = (
         f"The training loss {moved(first, last)} nats per token (step {steps[known][0]:,} "
-        f"against the mean of {span})."
+        f"against {'the mean of ' * (several > 1)}{span})."
         if len(steps) > 1
         else f"The training loss is {number(last)} nats per token after one step."
     )

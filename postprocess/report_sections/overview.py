@@ -70,9 +70,14 @@ def _model(run: Run) -> str:
     router = run.setting("moe.router")
     return (
         f"A model of {run.setting('model.layers') or 'several'} transformer blocks, "
-        f"{len(tables.layers)} of them with {' or '.join(map(str, experts))} routed experts, of "
+        f"{len(tables.layers)} of them with {_routed(experts)}, of "
         f"which {choice}{f' (router {router})' if router else ''}."
     )
+
+
+def _routed(experts: list[int]) -> str:
+    """'64 routed experts', '6 or 7 routed experts'."""
+    return f"{' or '.join(map(str, experts))} routed expert{'s' * (experts != [1])}"
 
 
 def _training(run: Run) -> str:

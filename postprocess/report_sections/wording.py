@@ -49,7 +49,7 @@ def listed(parts: Sequence[object], most: int = 0) -> str:
 def change(first: str, last: str, rose: bool) -> str:
     """'fell from a to b', of two numbers as they are written: equal texts are no change."""
     if first == last:
-        return f"stayed at {last}"
+        return "is not defined" if last == "n/a" else f"stayed at {last}"
     return f"{'rose' if rose else 'fell'} from {first} to {last}"
 
 

@@ -180,7 +180,7 @@ def test_dead_experts_are_named(tmp_path):
 
 def test_nobody_is_dead_among_few(tmp_path):
     write_run(tmp_path, bias=0.1)
-    assert "none of the 12 experts was without tokens." in text_of(tmp_path)
+    assert "no expert, of 12, was without tokens." in text_of(tmp_path)
 
 
 def test_drops(tmp_path):
@@ -318,13 +318,17 @@ LACKS = {
 }
 
 
+DRAWN = ("layers but one", "layers", "steps but one")  # the page too, which takes seconds
+
+
 @pytest.mark.parametrize("missing", LACKS)
 def test_run_without(page_of, tmp_path, missing):
     changes, sentence = LACKS[missing]
     write_run(tmp_path, **changes)
-    page = page_of(tmp_path)
-    assert sentence in page.text
-    assert page.anchors == (ANCHORS[:2] if missing == "layers" else ANCHORS)
+    assert sentence in text_of(tmp_path)
+    if missing in DRAWN:
+        page = page_of(tmp_path)
+        assert page.anchors == (ANCHORS[:2] if missing == "layers" else ANCHORS)
 
 
 def remove(file: Path, *names: str) -> None:
@@ -477,6 +481,7 @@ def test_numbers_and_lists():
     assert wording.listed("abcde", 2) == "a, b and 3 more"
     assert wording.moved(1, 2) == "rose from 1.00 to 2.00"
     assert wording.moved(2, 1) == "fell from 2.00 to 1.00"
+    assert wording.moved(np.nan, np.nan) == "is not defined"
     assert wording.moved(1.0001, 1.0002) == "stayed at 1.00"
     assert wording.spread([2, 1], ["layer 1", "layer 2"]) == "1.00 (layer 2) to 2.00 (layer 1)"
     assert wording.spread([2, 2.0001], ["layer 1", "layer 2"]) == "2.00 in every layer"
