@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import figures
 import routing_statistics as statistics
@@ -42,11 +43,10 @@ def section(run: Run) -> Section:
         ends.append(f"experts of a token {spread(each[-1], run.names())}")
         parts.append("token copies received ÷ tokens: the mean number of experts of a token")
     if panels:
+        edges = interval_edges(tables.intervals)
         result.show(
             Picture(
-                curves.over_intervals(
-                    panels, interval_edges(tables.intervals), tables.layers.tolist()
-                ),
+                lambda: curves.over_intervals(panels, edges, tables.layers.tolist()),
                 f"Curves by layer over training. At the end: {'; '.join(ends)}.",
                 f"By layer and interval, pure numbers: {'; '.join(parts)}.",
             )
@@ -110,8 +110,19 @@ def _histogram(run: Run, tables: RoutingTables) -> Picture | None:
     share = last / total
     if (share > 0).sum(1).max() < 2:
         return None
-    figure, axes = plt.subplots(figsize=(curves.WIDTH_IN, 2.8))
-    depth = figures.Depth(tables.layers.tolist())
+    mean = [float(statistics.mean_of_histogram(row)) for row in last]
+    return Picture(
+        lambda: _draw_histogram(share, tables.layers.tolist()),
+        f"Distribution of the number of experts of a token in the last interval; means "
+        f"{spread(mean, run.names())}.",
+        "Share of tokens by the number of experts that they have, in the last interval. A router "
+        f"with a fixed k would have one point at 1. Means: {spread(mean, run.names())}.",
+    )
+
+
+def _draw_histogram(share: np.ndarray, layers: list[int]) -> Figure:
+    figure, axes = plt.subplots(figsize=(curves.WIDTH_IN, 2.4))
+    depth = figures.Depth(layers)
     for layer, row in enumerate(share):
         axes.plot(np.arange(len(row)), row, "o-", color=depth[layer], linewidth=1.5, markersize=4)
     axes.set_ylim(bottom=0)
@@ -119,13 +130,6 @@ def _histogram(run: Run, tables: RoutingTables) -> Picture | None:
     axes.set_xlabel("experts of a token")
     axes.set_ylabel("share of tokens")
     axes.grid(axis="y", color="0.9")
-    if len(rows) > 1:
+    if len(layers) > 1:
         depth.bar(figure, axes, 24)
-    mean = [float(statistics.mean_of_histogram(row)) for row in last]
-    return Picture(
-        figure,
-        f"Distribution of the number of experts of a token in the last interval; means "
-        f"{spread(mean, run.names())}.",
-        "Share of tokens by the number of experts that they have, in the last interval. A router "
-        f"with a fixed k would have one point at 1. Means: {spread(mean, run.names())}.",
-    )
+    return figure

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 import figures
 
@@ -30,6 +31,7 @@ class Panel:
     bottom: float | None = 0.0
     top: float | None = None
     counts: bool = False  # whole numbers
+    shares: bool = False  # written in per cent
 
 
 def over_intervals(panels: Sequence[Panel], edges: np.ndarray, layers: Sequence[int]) -> Figure:
@@ -83,6 +85,8 @@ def _scale(axes: Axes, panel: Panel) -> None:
     if panel.counts:
         axes.yaxis.get_major_locator().set_params(integer=True)
         high = max(high, 1)
+    if panel.shares:
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     if panel.bottom is None:
         gap = max(high - low, 0.01 * abs(high), 1e-6)
         axes.set_ylim(low - 0.2 * gap, high + 0.1 * gap)

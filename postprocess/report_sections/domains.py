@@ -5,7 +5,6 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 import figures
 import routing_statistics as statistics
@@ -151,7 +150,7 @@ def _maps(
             f"{tables.block(layer)} ({times(known.max())})"
         )
     return Picture(
-        _draw_maps(run, tables, sources, ratios),
+        lambda: _draw_maps(run, tables, sources, ratios),
         f"Heat maps of experts (columns) by data source (rows); strongest: {listed(strongest)}.",
         "Share of a source's token copies that an expert gets ÷ 1/E; with k experts for every "
         "token this is N(e, source) / N(source) ÷ k/E. 1× is random choice. "
@@ -252,18 +251,11 @@ def _over_time(
     )
     layer_levels = [tables.each(la) / len(tables.experts(la)) for la in layers]
     level = float(statistics.mean_known(layer_levels))
-    figure = curves.over_checkpoints(
-        [
-            curves.Panel(
-                "Share of the preferred source", means, level, f"random choice, {percent(level)}"
-            )
-        ],
-        tables.checkpoints[rows],
-        tables.layers.tolist(),
-    )
-    figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1))
+    label = f"random choice, {percent(level)}"
+    panel = curves.Panel("Share of the preferred source", means, level, label, shares=True)
+    steps = tables.checkpoints[rows]
     return Picture(
-        figure,
+        lambda: curves.over_checkpoints([panel], steps, tables.layers.tolist()),
         f"Curves by layer over checkpoints; at the end {spread(means[-1], run.names(), percent)}.",
         "Domain specialisation N(e, source) / N(source) of each expert for the source of which it "
         "gets the largest share at the last point, in the mean over experts, by layer. The source "

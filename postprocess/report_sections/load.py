@@ -50,7 +50,7 @@ def section(run: Run) -> Section:
     edges = interval_edges(tables.intervals)
     result.show(
         Picture(
-            curves.over_intervals(panels, edges, tables.layers.tolist()),
+            lambda: curves.over_intervals(panels, edges, tables.layers.tolist()),
             f"Four curves by layer over training. At the end: busiest expert "
             f"{spread(peak[-1], names, times)}; Gini {spread(gini[-1], names)}; relative entropy "
             f"{spread(entropy[-1], names)}; {int(dead[-1].sum())} experts without tokens.",
@@ -141,7 +141,7 @@ def _maps(run: Run, tables: RoutingTables, edges: np.ndarray) -> Picture:
         for layer, ratio in zip(run.layers, ratios)
     ]
     return Picture(
-        _draw_maps(run, tables, ratios, edges),
+        lambda: _draw_maps(run, tables, ratios, edges),
         f"Heat maps of each expert's load over training. In the last interval {listed(ends)} of "
         f"an even share; the busiest is {listed(busiest)}.",
         "Load of each expert: its share of the layer's token copies in an interval ÷ 1/E, on a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.figure import Figure
 
 import plot_loss
 from report_sections import curves
@@ -46,11 +47,9 @@ def section(run: Run) -> Section:
     validation = last_validation(file)
     result.say(result.headline, _by_source(sources, by_source))
     result.say(_validation(sources, by_source, validation))
-    figure = plot_loss.loss_figure(file, "tokens", False, SIZE_IN)
-    figure.axes[0].set_title("")
     result.show(
         Picture(
-            figure,
+            lambda: _draw(file),
             f"Curves of the training loss over tokens: {moved(first, last)} nats per token in "
             "total. Below, the learning rate.",
             "Cross-entropy in nats per target token, averaged over neighbouring steps: the thick "
@@ -61,6 +60,12 @@ def section(run: Run) -> Section:
     )
     result.show(_table(file, sources, by_source, validation, span))
     return result
+
+
+def _draw(file: StatisticsFile) -> Figure:
+    figure = plot_loss.loss_figure(file, "tokens", False, SIZE_IN)
+    figure.axes[0].set_title("")  # the caption says it
+    return figure
 
 
 def mean_loss(loss: np.ndarray, tokens: np.ndarray) -> float:

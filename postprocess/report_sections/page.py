@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -57,7 +57,7 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 0.75r
 class Picture:
     """The caption says what is shown: definition, unit, and what random choice would give."""
 
-    figure: Figure
+    draw: Callable[[], Figure]  # called when the page is made
     alt: str  # what a reader who does not see it should know
     caption: str
 
@@ -146,7 +146,7 @@ def _table(table: Table) -> str:
 
 def _figure(picture: Picture) -> str:
     return (
-        f'<figure><img src="{_data_uri(picture.figure)}" alt="{escape(picture.alt)}">'
+        f'<figure><img src="{_data_uri(picture.draw())}" alt="{escape(picture.alt)}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 import figures
 import routing_statistics as statistics
@@ -100,7 +99,7 @@ def _maps(
         pairs.append(f"{i} → {j} in layer {tables.block(layer)} ({percent(shares[layer].max())})")
     k_of = [f"{number(chance[layer])}" for layer in run.layers]
     return Picture(
-        _draw_maps(run, tables, shares, ratios),
+        lambda: _draw_maps(run, tables, shares, ratios),
         f"Heat maps of co-activation in {listed(run.names(run.layers))}; strongest: "
         f"{listed(pairs)}.",
         f"The (up to {SHOWN}) experts with the strongest partners, {span}; rows of experts with "
@@ -176,18 +175,15 @@ def _over_time(run: Run, tables: RoutingTables, rows: list[int], result: Section
     )
     level = float(statistics.mean_known(chance[-1]))
     label = f"random choice, {percent(level)}"
-    figure = curves.over_checkpoints(
-        [
-            curves.Panel("Largest P(j | i)", largest, level, label),
-            curves.Panel("Mean over experts i of the largest P(j | i)", typical, level, label),
-        ],
-        steps,
-        tables.layers.tolist(),
-    )
-    for axes in figure.axes[:2]:
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    panels = [
+        curves.Panel(title, table, level, label, shares=True)
+        for title, table in (
+            ("Largest P(j | i)", largest),
+            ("Mean over experts i of the largest P(j | i)", typical),
+        )
+    ]
     return Picture(
-        figure,
+        lambda: curves.over_checkpoints(panels, steps, tables.layers.tolist()),
         f"Curves by layer over checkpoints: at the end the largest P(j | i) is "
         f"{spread(largest[-1], run.names(), percent)}, the mean of each expert's largest "
         f"{spread(typical[-1], run.names(), percent)}.",

@@ -66,12 +66,10 @@ def section(run: Run) -> Section:
             f"{listed(story.missing)}."
         )
     if story.panels:
-        figure = curves.over_intervals(
-            story.panels, interval_edges(tables.intervals), tables.layers.tolist()
-        )
+        edges = interval_edges(tables.intervals)
         result.show(
             Picture(
-                figure,
+                lambda: curves.over_intervals(story.panels, edges, tables.layers.tolist()),
                 f"Curves by layer over training. In the last interval: {'; '.join(story.alts)}.",
                 f"From top to bottom, by layer and interval: {'; '.join(story.captions)}.",
             )

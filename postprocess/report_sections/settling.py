@@ -62,15 +62,14 @@ def section(run: Run) -> Section:
         )
     label = f"random choice, {percent(mean_chance)}"
     panels = [
-        curves.Panel("Agreement with the final checkpoint", final, mean_chance, label, top=1.04),
-        curves.Panel("Agreement with the checkpoint before", before, mean_chance, label, top=1.04),
+        curves.Panel(
+            f"Agreement with the {which}", table, mean_chance, label, top=1.04, shares=True
+        )
+        for which, table in (("final checkpoint", final), ("checkpoint before", before))
     ]
-    figure = curves.over_checkpoints(panels, steps, tables.layers.tolist())
-    for axes in figure.axes[:2]:
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
     result.show(
         Picture(
-            figure,
+            lambda: curves.over_checkpoints(panels, steps, tables.layers.tolist()),
             f"Curves by layer over checkpoints. With the final checkpoint, at step {steps[0]:,}: "
             f"{spread(final[0], names, percent)}; with the one before, at the end: "
             f"{spread(before[-1], names, percent)}.",
@@ -144,7 +143,7 @@ def _best(run: Run, tables: RoutingTables, choices: list[np.ndarray], result: Se
     chance = [f"{percent(k / len(tables.experts(0)))} for k = {k}" for k in ks]
     result.show(
         Picture(
-            _draw_best(tables, ks, by_k),
+            lambda: _draw_best(tables, ks, by_k),
             f"Curves by k over checkpoints; at the first {listed(first)}.",
             "Saturation against the final checkpoint, of a token's k best experts of either "
             "checkpoint alone, in the mean over layers. Random choice gives k/E: in layer "

@@ -194,7 +194,7 @@ def _picture(run: Run, tables: RoutingTables, known: dict[int, Traces]) -> Pictu
         else "the point after the one that chose them"
     )
     return Picture(
-        _draw(tables, known),
+        lambda: _draw(tables, known),
         f"Curves over training; at the end {'; '.join(ends)}.",
         "Specialisation S(e, t) = copies of token id t to expert e ÷ occurrences of t, in the mean "
         f"over experts. Best and second token: the ids with an expert's largest S at the last "

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import h5py
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from plain_loops import best, chosen, copies, seen, taken
@@ -77,7 +76,6 @@ def text_of(folder: Path) -> str:
     """What the report says, without making its images."""
     with open_run(folder, None, 8, str) as run:
         sections = report.sections(run)
-    plt.close("all")
     words = []
     for section in sections:
         for block in section.blocks:
