@@ -95,10 +95,13 @@ def _kinds(tables: RoutingTables) -> list[str]:
     total, experts = sum(copies.values()), sum(numbers.values())
     parts = [
         f"{percent(copies[kind] / max(total, 1))} go to {count(numbers[kind], 'expert')} of kind "
-        f"“{kind}” ({percent(numbers[kind] / experts)} of all, which is what random choice gives)"
+        f"“{kind}” ({percent(numbers[kind] / experts)} of all)"
         for kind in sorted(copies, key=lambda kind: -copies[kind])
     ]
-    return [f"Of the token copies of the last interval {listed(parts)}."]
+    return [
+        f"Of the token copies of the last interval {listed(parts)}; random choice gives each kind "
+        "its share of the experts."
+    ]
 
 
 def _histogram(run: Run, tables: RoutingTables) -> Picture | None:

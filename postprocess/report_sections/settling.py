@@ -37,11 +37,7 @@ def section(run: Run) -> Section:
     choices = [tables.probe_choice(layer) for layer in range(len(tables.layers))]
     final = np.column_stack([statistics.saturation(choice) for choice in choices])
     before = np.column_stack([statistics.saturation(choice, "previous") for choice in choices])
-    chance = [
-        statistics.chance_agreement(choice[0], choice[-1], len(tables.experts(layer)))
-        for layer, choice in enumerate(choices)
-    ]
-    mean_chance = float(statistics.mean_known(chance))
+    mean_chance = _chance(tables, choices, max(choice.shape[2] for choice in choices))
     names, probes = run.names(), choices[0].shape[1]
     result.headline = (
         f"Of a probe token's experts at the end, {percent(statistics.mean_known(final[0]))} were "
@@ -81,6 +77,16 @@ def section(run: Run) -> Section:
     )
     _best(run, tables, choices, result)
     return result
+
+
+def _chance(tables: RoutingTables, choices: list[np.ndarray], k: int) -> float:
+    """Agreement of random choices, of the k best alone, in the mean over layers."""
+    cut = [statistics.first_choices(choice, k) for choice in choices]
+    chance = [
+        statistics.chance_agreement(choice[0], choice[-1], len(tables.experts(layer)))
+        for layer, choice in enumerate(cut)
+    ]
+    return float(statistics.mean_known(chance))
 
 
 def _k_over_e(tables: RoutingTables) -> str:
@@ -140,14 +146,14 @@ def _best(run: Run, tables: RoutingTables, choices: list[np.ndarray], result: Se
         f"Of the k best experts alone, the agreement with the final checkpoint at step "
         f"{tables.checkpoints[0]:,} is {listed(first)}, in the mean over layers."
     )
-    chance = [f"{percent(k / len(tables.experts(0)))} for k = {k}" for k in ks]
+    chance = [f"{percent(_chance(tables, choices, k))} for k = {k}" for k in ks]
     result.show(
         Picture(
             lambda: _draw_best(tables, ks, by_k),
             f"Curves by k over checkpoints; at the first {listed(first)}.",
             "Saturation against the final checkpoint, of a token's k best experts of either "
-            "checkpoint alone, in the mean over layers. Random choice gives k/E: in layer "
-            f"{tables.block(0)} {listed(chance)}.",
+            "checkpoint alone, in the mean over layers. Random choice gives the mean of |A| / "
+            f"E: {listed(chance)}.",
         )
     )
 

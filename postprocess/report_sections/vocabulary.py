@@ -15,7 +15,7 @@ from plot_specialisation import TOKENS_EACH, row_groups
 from report_sections import curves
 from report_sections.page import Picture, Section, Table
 from report_sections.run import Run
-from report_sections.wording import count, listed, moved, number, percent
+from report_sections.wording import count, listed, moved, percent
 from routing_tables import RoutingTables
 
 POINTS = 10  # over training, at most: neighbouring checkpoints' counts are added
@@ -258,7 +258,7 @@ def _table(run: Run, tables: RoutingTables, layer: int, trace: Traces) -> Table:
     ]
     return Table(
         f"The {count(len(rows), 'expert')} of layer {tables.block(layer)} with the most of one "
-        f"token id, of {number(best.eligible)} ids that are frequent enough: its "
+        f"token id, of {best.eligible:,} ids that are frequent enough: its "
         f"occurrences at the last point, and the expert's share of them on {chosen_on}, which "
         f"chose it, and on {scored_on}",
         ["expert", "token", "seen", "chosen", "scored"],
