@@ -88,8 +88,9 @@ evaluate() {
   hearth_step evaluate "$@" | tee "$output/evaluation.txt"
 }
 
-# plot DECK [--section.key=value ...]: every figure of the run, into plots/ in its folder. One that
-# cannot be drawn keeps none of the others back; the last such status is returned.
+# plot DECK [--section.key=value ...]: every figure of the run, into plots/ in its folder, and
+# report.html beside it. One that cannot be drawn keeps none of the others back; the last such status
+# is returned.
 plot() {
   local output script file status=0
   output=$(resolved "$@" output)
@@ -99,6 +100,7 @@ plot() {
     [[ -f $output/$file ]] || continue  # a dense model routes nothing
     "$PYTHON" "$script" "$output/$file" --output "$output/plots" || status=$?
   done
+  "$PYTHON" postprocess/report.py "$output" || status=$?
   return "$status"
 }
 

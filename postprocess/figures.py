@@ -21,7 +21,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from statistics_file import InputError, StatisticsFile
 
@@ -142,17 +142,17 @@ def step_axis(axes: Axes, nbins: int = 8) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 
 
-def reference_line(axes: Axes, level: float, text: str) -> None:
-    """A dashed level with its name under the line's right end."""
+def reference_line(axes: Axes, level: float, text: str, above: bool = False) -> None:
+    """A dashed level with its name under the line's right end, or above it."""
     axes.axhline(level, color=REFERENCE, linestyle="--", linewidth=1, zorder=1)
     axes.annotate(
         text,
         (1, level),
         xycoords=axes.get_yaxis_transform(),
-        xytext=(-2, -3),
+        xytext=(-2, 2 if above else -3),
         textcoords="offset points",
         ha="right",
-        va="top",
+        va="bottom" if above else "top",
         color=REFERENCE,
         fontsize="small",
     )
@@ -213,13 +213,15 @@ class Depth:
     def __getitem__(self, position: int) -> np.ndarray:
         return self._colours[position]
 
-    def bar(self, figure: Figure, axes: Axes, most: int) -> None:
-        """A colour bar with at most so many numbers."""
+    def bar(
+        self, figure: Figure, axes: Axes | Sequence[Axes], most: int, aspect: float = 25
+    ) -> None:
+        """A colour bar with at most so many numbers; `aspect`: its height ÷ width."""
         count = len(self._layers)
         ticks = tick_positions(self._layers, most)
         norm = BoundaryNorm(np.arange(count + 1) - 0.5, count)
         mappable = ScalarMappable(norm, ListedColormap(self._colours))
-        bar = figure.colorbar(mappable, ax=axes, ticks=ticks, pad=0.02, aspect=25)
+        bar = figure.colorbar(mappable, ax=axes, ticks=ticks, pad=0.02, aspect=aspect)
         bar.ax.set_yticklabels([str(self._layers[tick]) for tick in ticks])
         bar.minorticks_off()
         bar.ax.tick_params(length=0)
@@ -238,12 +240,19 @@ def ratio_norm(ratios: np.ndarray) -> LogNorm:
 
 def ratio_bar(figure: Figure, mappable: ScalarMappable, axes: Sequence[Axes], text: str) -> None:
     bar: Colorbar = figure.colorbar(mappable, ax=axes, extend="both", pad=0.02, aspect=35)
-    power = round(np.log2(mappable.norm.vmax))
-    ticks = [2.0**p for p in range(-power, power + 1)]
-    bar.set_ticks(ticks, labels=[f"{t:g}×" if t >= 1 else f"1/{1 / t:g}×" for t in ticks])
-    bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.outline.set_visible(False)
+    ratio_ticks(bar, mappable.norm)
     bar.set_label(text)
+
+
+def ratio_ticks(bar: Colorbar, norm: LogNorm, most: int = 9) -> None:
+    """Powers of two, at most so many: 1/2×, 1×, 2× …"""
+    power = round(np.log2(norm.vmax))
+    stride = 1 if 2 * power + 1 <= most else 2
+    inner = power // stride * stride
+    ticks = [2.0**p for p in range(-inner, inner + 1, stride)]
+    bar.set_ticks(ticks, labels=[f"{t:g}×" if t >= 1 else f"1/{1 / t:g}×" for t in ticks])
+    bar.minorticks_off()
+    bar.outline.set_visible(False)
 
 
 def tick_positions(values: Sequence[int], most: int) -> list[int]:

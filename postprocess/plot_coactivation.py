@@ -12,6 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import figures
+from routing_statistics import chance_conditional, conditional
+from routing_tables import RoutingTables
 from statistics_file import StatisticsFile
 
 
@@ -35,14 +37,14 @@ def main() -> int:
 
 
 def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Figure]:
-    layers, experts = file.layers(), file.experts()
-    chosen = file.chosen_layers(arguments.layers)
-    row = checkpoint_row(file, arguments.checkpoint)
-    k = file.top_k()
-    if k < 2:
+    tables, chosen = RoutingTables(file), file.chosen_layers(arguments.layers)
+    row = checkpoint_row(tables, arguments.checkpoint)
+    counts = [tables.coactivation(row, layer) for layer in chosen]
+    baselines = [chance_conditional(count) for count in counts]
+    if not any(baselines):
         raise file.failure("each token goes to one expert, so none are chosen together")
-    tables = [conditional(file.dataset("coactivation", 4)[row, layer]) for layer in chosen]
-    baseline = (k - 1) / (experts - 1)
+    shares = [conditional(count) for count in counts]
+    experts = max(len(share) for share in shares)
     shown = min(arguments.experts, experts)
 
     columns = min(len(chosen), 3)
@@ -55,16 +57,17 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     panels = grid.ravel()
     for spare in panels[len(chosen) :]:
         spare.set_axis_off()
-    largest = max(table.max() for table in tables)
-    top = max(largest, 2 * baseline)
-    for axes, layer, table in zip(panels, chosen, tables, strict=False):
+    largest = max(share.max() for share in shares)
+    top = max(largest, 2 * max(baselines))
+    for axes, layer, table in zip(panels, chosen, shares, strict=False):
         order = partners_together(table, strongest(table, shown))
+        numbers = tables.experts(layer)
         image = axes.imshow(
             table[np.ix_(order, order)], cmap=figures.SEQUENTIAL, vmin=0, vmax=top, aspect="equal"
         )
-        axes.set_title(f"Layer {layers[layer]}: largest {table.max():.2f}")
+        axes.set_title(f"Layer {tables.block(layer)}: largest {table.max():.2f}")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks(range(shown), labels=[str(expert) for expert in order])
+            axis.set_ticks(range(len(order)), labels=[str(numbers[expert]) for expert in order])
             axis.set_tick_params(length=0, labelsize="small" if shown <= 16 else 5)
         axes.tick_params(axis="x", rotation=90 if shown > 8 else 0)
         axes.set_xlabel("also chose expert j")
@@ -72,39 +75,36 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     for axes in grid[:, 0]:
         axes.set_ylabel("of the tokens of expert i")
     bar = figure.colorbar(image, ax=panels, pad=0.02, shrink=0.85, aspect=30)
-    bar.ax.axhline(baseline, color="black", linewidth=1.5)
+    for baseline in set(baselines):
+        bar.ax.axhline(baseline, color="black", linewidth=1.5)
     bar.outline.set_visible(False)
     bar.set_label("share of expert i's tokens that also chose j")
+    levels = " or ".join(sorted({f"{baseline:.3f}" for baseline in baselines}))
+    k = " or ".join(sorted({f"{tables.each(layer):.3g}" for layer in chosen}))
     which = f"the {shown} of {experts} experts with the strongest partners"
     figure.suptitle(
         f"Experts chosen together in {file.span(row)}"
         + (f": {which}" if shown < experts else "")
-        + f"\nRandom choice of {k} would give {baseline:.3f} everywhere (line in the colour bar)",
+        + f"\nRandom choice of {k} would give {levels} everywhere (line in the colour bar)",
         x=0.01,
         ha="left",
     )
     return {"coactivation": figure}
 
 
-def checkpoint_row(file: StatisticsFile, wanted: int | None) -> int:
+def checkpoint_row(tables: RoutingTables, wanted: int | None) -> int:
     """Position of the row asked for."""
+    file = tables.file
     steps = file.checkpoints().tolist()
     if wanted is None:
-        return file.last_counted("coactivation")
+        return tables.last_counted()
     if wanted not in steps:
         listed = ", ".join(map(str, steps))
         raise file.failure(f"no row of checkpoint {wanted}; the rows are of {listed}")
     row = steps.index(wanted)
-    if not file.dataset("coactivation", 4)[row, 0].any():
+    if row not in tables.counted_rows():
         raise file.failure(f"no tokens in the row of checkpoint {wanted}")
     return row
-
-
-def conditional(counts: np.ndarray) -> np.ndarray:
-    """M_ij = N(i,j) / N(i), with a diagonal of zeros; asymmetric."""
-    share = counts / np.maximum(np.diagonal(counts)[:, None], 1)
-    np.fill_diagonal(share, 0)
-    return share
 
 
 def strongest(table: np.ndarray, count: int) -> list[int]:

@@ -12,6 +12,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import figures
+from routing_statistics import busiest, share_of_copies
+from routing_tables import RoutingTables
 from statistics_file import StatisticsFile
 
 
@@ -26,11 +28,13 @@ def main() -> int:
 
 
 def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Figure]:
-    layers, experts = file.layers(), file.experts()
-    intervals = file.intervals()
-    chosen = file.chosen_layers(arguments.layers)
-    counts = file.read("expert_count", 3)
-    ratio = counts / np.maximum(counts.mean(2, keepdims=True), 1e-300)  # to the even share
+    tables = RoutingTables(file)
+    file.intervals()
+    layers, chosen = tables.layers, file.chosen_layers(arguments.layers)
+    counts = [tables.counts(layer) for layer in range(len(layers))]
+    ratios = [share_of_copies(count) * count.shape[1] for count in counts]  # to the even share
+    sizes = sorted({count.shape[1] for count in counts})
+    experts = " or ".join(map(str, sizes))
 
     figure, (summary, *maps) = plt.subplots(
         1 + len(chosen),
@@ -43,10 +47,10 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     figure.suptitle(f"Load of {experts} experts over training", x=0.01, ha="left")
 
     depth = figures.Depth(layers.tolist())
-    edges = interval_edges(intervals)
+    edges = interval_edges(tables.intervals)
     for position in range(len(layers)):
         summary.stairs(
-            ratio[:, position].max(1),
+            busiest(counts[position]),
             edges,
             baseline=None,
             color=depth[position],
@@ -54,26 +58,29 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
         )
     depth.bar(figure, summary, 9)
     summary.set_ylim(bottom=0)
-    figures.reference_line(summary, 1, f"even share, 1/{experts} = {1 / experts:.1%}")
+    even = f"1/{sizes[0]} = {1 / sizes[0]:.1%}" if len(sizes) == 1 else "1/E"
+    figures.reference_line(summary, 1, f"even share, {even}")
     summary.set_ylabel("busiest ÷ mean")
     summary.set_title("Load of the busiest expert, relative to the mean, in every MoE layer")
 
-    norm = figures.ratio_norm(ratio[:, chosen])
+    norm = figures.ratio_norm(np.concatenate([ratios[layer].ravel() for layer in chosen]))
     for axes, position in zip(maps, chosen, strict=True):
+        ratio, numbers = ratios[position], tables.experts(position)
         mesh = axes.pcolormesh(
             edges,
-            np.arange(experts + 1) - 0.5,
-            np.clip(ratio[:, position].T, norm.vmin / 2, None),
+            np.arange(len(numbers) + 1) - 0.5,
+            np.clip(ratio.T, norm.vmin / 2, None),
             norm=norm,
             cmap=figures.DIVERGING,
             rasterized=True,
         )
-        last = ratio[-1, position]
+        last = ratio[-1]
         axes.set_title(
             f"Layer {layers[position]}: at the end {last.min():.2f} to {last.max():.2f} × even"
         )
         axes.set_ylabel("expert")
-        axes.set_yticks(figures.tick_positions(range(experts), 8))
+        ticks = figures.tick_positions(numbers, 8)
+        axes.set_yticks(ticks, labels=[str(numbers[tick]) for tick in ticks])
         axes.invert_yaxis()
     figures.ratio_bar(figure, mesh, maps, "load ÷ even share")
     figures.step_axis(maps[-1])

@@ -17,7 +17,7 @@ from statistics_file import StatisticsFile
 
 POINTS = 150  # of a curve: more is noise to the eye
 LINES = ("-", "--", "-.", ":")
-LOSS_HEIGHT_IN = 4.6
+LOSS_SHARE = 0.7  # of the figure's height
 
 
 def main() -> int:
@@ -37,19 +37,26 @@ def main() -> int:
 
 
 def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Figure]:
+    return {"loss": loss_figure(file, arguments.over, arguments.log)}
+
+
+def loss_figure(
+    file: StatisticsFile, over: str, log: bool, size_in: tuple[float, float] = (9, 6.6)
+) -> Figure:
+    """`over`: "tokens" or "steps", on the horizontal axis; `log`: a logarithmic one."""
     steps = file.rows("step", "one is written for every step")
     tokens = file.read("tokens", 1)
     entropy = file.read("cross_entropy", 1)
     sources = file.names("source")
     source_loss, source_tokens = file.read("source_loss", 2), file.read("source_tokens", 2)
-    if arguments.over == "tokens":
+    if over == "tokens":
         unit, name = token_unit(tokens.sum())
         position = np.cumsum(tokens) / unit
     else:
         position, name = steps.astype(float), "training steps"
 
     figure, (losses, rates) = plt.subplots(
-        2, 1, figsize=(9, 6.6), sharex=True, gridspec_kw={"height_ratios": [4, 1]}
+        2, 1, figsize=size_in, sharex=True, gridspec_kw={"height_ratios": [4, 1]}
     )
     ends = []
     width = -(-len(steps) // POINTS)
@@ -71,7 +78,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
 
     validated = draw_validation(file, losses, sources, steps, position)
     losses.set_ylim(losses.get_ylim())  # fixed: the labels' places depend on it
-    figures.label_ends(losses, ends, LOSS_HEIGHT_IN)
+    figures.label_ends(losses, ends, LOSS_SHARE * size_in[1])
     losses.set_ylabel("cross-entropy (nats per token)")
     losses.grid(axis="y", color="0.93")
     what = "in total (black) and by data source" if len(sources) > 1 else f"on {total}"
@@ -87,12 +94,12 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     rates.set_ylim(bottom=0)
     rates.set_ylabel("learning rate")
     rates.ticklabel_format(axis="y", scilimits=(-2, 2))
-    rates.set_xlabel(name if arguments.over == "steps" else f"{name}, up to step {steps[-1]:,}")
-    if arguments.log:
+    rates.set_xlabel(name if over == "steps" else f"{name}, up to step {steps[-1]:,}")
+    if log:
         rates.set_xscale("log")
     elif len(steps) > 1:
-        rates.set_xlim(0, position[-1] * 1.005)
-    return {"loss": figure}
+        rates.set_xlim(0, position[-1] * 1.015)  # room for the last circles
+    return figure
 
 
 def draw_validation(

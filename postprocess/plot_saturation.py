@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 import figures
+from routing_statistics import chance_agreement, saturation
+from routing_tables import RoutingTables
 from statistics_file import StatisticsFile
 
 
@@ -27,42 +29,48 @@ def main() -> int:
 
 
 def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Figure]:
-    layers, experts = file.layers(), file.experts()
+    tables = RoutingTables(file)
+    layers = tables.layers
     steps = file.checkpoints()
     if "probe_choice" not in file:
         raise file.failure("no probe tokens; the deck's statistics.probe_tokens asks for them")
-    choice = file.dataset("probe_choice", 4)
-    probes, k = choice.shape[2:]
     if len(steps) < 2:
         raise file.failure(
             f"only one checkpoint, of step {steps[0]}; saturation compares earlier ones to the last"
         )
     chosen = file.chosen_layers(arguments.layers) if arguments.layers else list(range(len(layers)))
-    curves = [saturation(choice[:, layer]) for layer in chosen]
+    choices = [tables.probe_choice(layer) for layer in chosen]
+    curves = [saturation(choice) for choice in choices]
+    probes = choices[0].shape[1]
+    chance = np.mean(
+        [
+            chance_agreement(choice[-1], choice[-1], len(tables.experts(layer)))
+            for layer, choice in zip(chosen, choices)
+        ]
+    )
+    which = {tables.choice_text(layer) for layer in chosen}
+    words = f"{which.pop()} = {chance:.0%}" if len(which) == 1 else f"about {chance:.0%}"
+
+    slots = {tables.slots(layer) if tables.fixed_k(layer) else None for layer in chosen}
+    many = f"{slots.pop()} " if len(slots) == 1 and None not in slots else ""
 
     figure, axes = plt.subplots(figsize=(9, 5.2))
     depth = figures.Depth(layers[chosen].tolist())
     for position, curve in enumerate(curves):
         axes.plot(steps, curve, "o-", color=depth[position], linewidth=1.6, markersize=4)
     depth.bar(figure, axes, 24)
-    figures.reference_line(axes, k / experts, f"random choice, {k}/{experts} = {k / experts:.0%}")
+    figures.reference_line(axes, chance, f"random choice, {words}")
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", color="0.93")
-    axes.set_ylabel(f"share of a token's {k} experts")
+    axes.set_ylabel(f"share of a token's {many}experts")
     figures.step_axis(axes)
     axes.set_title(
         f"Router saturation: how many of a token's experts are those of the last checkpoint, step "
         f"{steps[-1]:,}\n(mean over {probes:,} probe tokens)"
     )
     return {"saturation": figure}
-
-
-def saturation(choice: np.ndarray) -> np.ndarray:
-    """Mean over tokens of |topk_t ∩ topk_T| / k for choices (checkpoint, token, k)."""
-    last = choice[-1]
-    return np.array([(now[:, :, None] == last[:, None, :]).any(2).mean() for now in choice])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 import figures
+from routing_statistics import best_tokens, mean_known, occurrences, preference, traced
+from routing_tables import RoutingTables
 from statistics_file import InputError, StatisticsFile
 
 TOKENS_EACH = 2  # most specialised tokens of an expert
@@ -67,10 +68,11 @@ def main() -> int:
 
 def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Figure]:
     name_of = token_names(arguments.tokenizer)
+    tables = RoutingTables(file)
     file.checkpoints()
-    pictures = {"specialisation_domain": draw_domains(file, arguments)}
+    pictures = {"specialisation_domain": draw_domains(tables, arguments)}
     if "token_expert_count" in file:
-        pictures["specialisation_token"] = draw_tokens(file, arguments, name_of)
+        pictures["specialisation_token"] = draw_tokens(tables, arguments, name_of)
     else:
         print(
             f"{file.path}: no counts by token (statistics.token_counts = false), so no picture "
@@ -83,20 +85,19 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
 # By data source
 
 
-def draw_domains(file: StatisticsFile, arguments: argparse.Namespace) -> Figure:
-    layers, experts = file.layers(), file.experts()
+def draw_domains(tables: RoutingTables, arguments: argparse.Namespace) -> Figure:
+    file = tables.file
     chosen = file.chosen_layers(arguments.layers)
-    sources = file.names("source")
-    k, row = file.top_k(), file.last_counted("source_expert_count")
-    ratios = [preference(file.dataset("source_expert_count", 4)[row, layer]) for layer in chosen]
+    sources, row = file.names("source"), tables.last_counted()
+    ratios = [preference(tables.by_source(row, layer)) for layer in chosen]
 
     height = max(0.24 * len(sources), 0.5)
     figure, grid = plt.subplots(
         len(chosen), 1, figsize=(11, 1.1 + (height + 0.85) * len(chosen)), squeeze=False
     )
-    norm = figures.ratio_norm(np.nan_to_num(np.array(ratios)))
+    norm = figures.ratio_norm(np.concatenate([np.nan_to_num(ratio).ravel() for ratio in ratios]))
     for axes, layer, ratio in zip(grid[:, 0], chosen, ratios, strict=True):
-        order = by_favourite(ratio)
+        order, experts = by_favourite(ratio), tables.experts(layer)
         mesh = axes.imshow(
             np.clip(ratio[:, order], norm.vmin / 2, None),
             norm=norm,
@@ -104,14 +105,15 @@ def draw_domains(file: StatisticsFile, arguments: argparse.Namespace) -> Figure:
             aspect="auto",
             interpolation="nearest",
         )
-        axes.set_title(f"Layer {layers[layer]}")
+        axes.set_title(f"Layer {tables.block(layer)}")
         axes.set_yticks(range(len(sources)), labels=sources)
-        ticks = figures.tick_positions(range(experts), 80)
-        axes.set_xticks(ticks, labels=[str(order[tick]) for tick in ticks])
-        if experts > 32:
+        ticks = figures.tick_positions(order, 80)
+        axes.set_xticks(ticks, labels=[str(experts[order[tick]]) for tick in ticks])
+        if len(experts) > 32:
             axes.tick_params(axis="x", rotation=90, labelsize=6.5)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
+    chance = " or ".join(sorted({chance_text(tables, layer) for layer in chosen}))
     grid[-1, 0].set_xlabel("expert, in the order of the source it prefers")
     figures.ratio_bar(figure, mesh, grid[:, 0], "share of the source's tokens\n÷ random choice")
     if len(sources) == 1:
@@ -119,22 +121,16 @@ def draw_domains(file: StatisticsFile, arguments: argparse.Namespace) -> Figure:
     else:
         what = "Experts' preference for data sources"
     figure.suptitle(
-        f"{what}, {file.span(row)}\n"
-        f"1× is random choice: {k}/{experts} = {k / experts:.1%} of a source's tokens for each",
+        f"{what}, {file.span(row)}\n1× is random choice: {chance} of a source's tokens for each",
         x=0.01,
         ha="left",
     )
     return figure
 
 
-def preference(counts: np.ndarray) -> np.ndarray:
-    """Share of a source's tokens that chose the expert, over k/E; NaN for a source not seen.
-
-    The share is counts / (sum of counts / k), so k drops out of the ratio.
-    """
-    sums = counts.sum(1, keepdims=True).astype(float)
-    sums[sums == 0] = np.nan
-    return counts * counts.shape[1] / sums
+def chance_text(tables: RoutingTables, layer: int) -> str:
+    """'6/64 = 9.4%', what random choice gives."""
+    return f"{tables.choice_text(layer)} = {tables.each(layer) / len(tables.experts(layer)):.1%}"
 
 
 def by_favourite(ratio: np.ndarray) -> list[int]:
@@ -156,12 +152,13 @@ class Traces:
 
 
 def draw_tokens(
-    file: StatisticsFile, arguments: argparse.Namespace, name_of: Callable[[int], str]
+    tables: RoutingTables, arguments: argparse.Namespace, name_of: Callable[[int], str]
 ) -> Figure:
-    layers, experts, k = file.layers(), file.experts(), file.top_k()
     wish = None if arguments.token_layer is None else [arguments.token_layer]
-    layer = file.chosen_layers(wish)[-1]
-    traces = specialised(file, layer, k, arguments.min_count, arguments.points)
+    layer = tables.file.chosen_layers(wish)[-1]
+    experts = tables.experts(layer)
+    chance = tables.each(layer) / len(experts)
+    traces = specialised(tables, layer, arguments.min_count, arguments.points)
     order = np.argsort(-traces.share[-1].mean(1), kind="stable")[: arguments.experts]
 
     columns = min(len(order) + 1, 3)
@@ -182,18 +179,16 @@ def draw_tokens(
     panels[0].set_ylim(0, min(1.02, highest * 1.12))
     panels[0].set_xlim(0, traces.steps[-1] * 1.02)
 
-    seen = np.isfinite(traces.share)
-    with np.errstate(invalid="ignore"):
-        means = np.nan_to_num(traces.share).sum(1) / seen.sum(1)
+    means = mean_known(traces.share, 1)
     names = ("best token", "second")
     draw_panel(panels[0], traces.steps, means, names)
-    panels[0].set_title(f"Mean over all {experts} experts")
+    panels[0].set_title(f"Mean over all {len(experts)} experts")
     for axes, expert in zip(panels[1:], order, strict=False):
         texts = [name_of(int(token)) for token in traces.tokens[expert]]
         draw_panel(axes, traces.steps, traces.share[:, expert], texts)
-        axes.set_title(f"Expert {expert}")
+        axes.set_title(f"Expert {experts[expert]}")
     for axes in panels[: len(order) + 1]:
-        axes.axhline(k / experts, color=figures.REFERENCE, linestyle="--", linewidth=1, zorder=1)
+        axes.axhline(chance, color=figures.REFERENCE, linestyle="--", linewidth=1, zorder=1)
         axes.grid(axis="y", color="0.93")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.tick_params(labelbottom=True)
@@ -201,8 +196,8 @@ def draw_tokens(
         figures.step_axis(axes, 5)
     figure.supylabel("share of the token's occurrences that chose the expert", fontsize="medium")
     figure.suptitle(
-        f"Experts' two most specialised tokens in layer {layers[layer]} "
-        f"(dashed: random choice, {k}/{experts} = {k / experts:.1%})\n"
+        f"Experts' two most specialised tokens in layer {tables.block(layer)} "
+        f"(dashed: random choice, {chance_text(tables, layer)})\n"
         f"Chosen at the last point among tokens seen {arguments.min_count:,} times or more, "
         "which favours that point",
         x=0.01,
@@ -221,46 +216,29 @@ def draw_panel(axes: Axes, steps: np.ndarray, share: np.ndarray, names: Sequence
     figures.label_ends(axes, ends, PANEL_HEIGHT_IN)
 
 
-def specialised(file: StatisticsFile, layer: int, k: int, min_count: int, points: int) -> Traces:
-    table = file.dataset("token_expert_count", 4)
-    steps = file.checkpoints()
-    groups = row_groups(len(steps), points)
-    counts = summed(table, groups[-1], layer)
-    while not counts.any() and len(groups) > 1:  # a checkpoint right after another
-        groups.pop()
-        counts = summed(table, groups[-1], layer)
-    occurrences = counts.sum(1) / k
-    eligible = np.flatnonzero(occurrences >= min_count)
-    if len(eligible) < TOKENS_EACH:
-        raise file.failure(
-            f"{len(eligible)} tokens occur {min_count} times or more at the last point, the most "
-            f"frequent {occurrences.max():.0f} times; --min-count N lowers the bound"
+def specialised(tables: RoutingTables, layer: int, min_count: int, points: int) -> Traces:
+    rows, each = tables.counted_rows(), tables.each(layer)
+    groups = [[rows[at] for at in group] for group in row_groups(len(rows), points)]
+    counts = tables.summed_by_token(groups[-1], layer)
+    tokens = occurrences(counts, each)
+    best = best_tokens(counts, tokens, min_count, TOKENS_EACH)
+    if best is None:
+        raise tables.file.failure(
+            f"{(tokens >= min_count).sum()} tokens occur {min_count} times or more at the last "
+            f"point, the most frequent {tokens.max():.0f} times; --min-count N lowers the bound"
         )
-    share = counts[eligible] / occurrences[eligible, None]
-    best = np.argsort(-share, axis=0, kind="stable")[:TOKENS_EACH]
-    tokens = eligible[best].T
-
-    experts = np.arange(counts.shape[1])[:, None]
-    traced = []
-    for rows in groups:
-        counts = summed(table, rows, layer)
-        with np.errstate(invalid="ignore"):
-            traced.append(counts[tokens, experts] / (counts.sum(1) / k)[tokens])
-    return Traces(steps[[rows[-1] for rows in groups]], tokens, np.array(traced))
+    shares = [best.share]
+    for group in groups[-2::-1]:
+        counts = tables.summed_by_token(group, layer)
+        shares.append(traced(best.kinds, counts, occurrences(counts, each)))
+    steps = tables.checkpoints[[group[-1] for group in groups]]
+    return Traces(steps, best.kinds, np.array(shares[::-1]))
 
 
 def row_groups(rows: int, points: int) -> list[range]:
     """Neighbouring rows in at most so many groups; the last, where tokens are chosen, is full."""
     size = -(-rows // points)
     return [range(max(0, end - size), end) for end in range(rows, 0, -size)][::-1]
-
-
-def summed(table: h5py.Dataset, rows: range, layer: int) -> np.ndarray:
-    """Counts (token, expert) added over checkpoints, read row by row."""
-    total = table[rows[0], layer]
-    for row in rows[1:]:
-        total += table[row, layer]
-    return total
 
 
 def token_names(tokenizer: Path | None) -> Callable[[int], str]:

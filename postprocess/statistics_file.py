@@ -8,6 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from settings_comparison import text_attribute
+
 
 class InputError(Exception):
     """The file or the request does not fit; the message is one line and says what would."""
@@ -59,6 +61,30 @@ class StatisticsFile:
     def read(self, name: str, axes: int) -> np.ndarray:
         return self.dataset(name, axes)[()]
 
+    def axes(self, name: str) -> list[str]:
+        """Names of the dataset's axes, in the file's order."""
+        if name not in self:
+            raise self.failure(f"no dataset '{name}'; expected a {self.kind}")
+        return [axis.label for axis in self._file[name].dims]
+
+    def array(self, name: str, axes: Sequence[str], **at: int) -> np.ndarray:
+        """Along the named axes in this order, whatever the file's; `at`: positions on the others.
+
+        Nothing is read but that. Throws where the dataset has other axes than these.
+        """
+        found = self.axes(name)
+        if sorted(found) != sorted([*axes, *at]):
+            wanted = ", ".join([*at, *axes])
+            listed = ", ".join(label or "one without a name" for label in found)
+            raise self.failure(f"dataset '{name}' has the axes ({listed}) instead of ({wanted})")
+        values = self._file[name][tuple(at.get(label, slice(None)) for label in found)]
+        left = [label for label in found if label not in at]
+        return np.asarray(values).transpose([left.index(axis) for axis in axes])
+
+    def attribute(self, name: str) -> str:
+        """A text of the file as a whole; empty where there is none."""
+        return text_attribute(self._file, name)
+
     def names(self, name: str) -> list[str]:
         return [str(text) for text in self.dataset(name, 1).asstr()[()]]
 
@@ -75,14 +101,6 @@ class StatisticsFile:
     def checkpoints(self) -> np.ndarray:
         return self.rows("checkpoint", "one is written with each checkpoint")
 
-    def last_counted(self, name: str) -> int:
-        """The last row of counts by checkpoint that is not all zeros."""
-        counts = self.dataset(name, 4)
-        for row in reversed(range(counts.shape[0])):
-            if counts[row, 0].any():
-                return row
-        raise self.failure("no tokens in any checkpoint's row")
-
     def span(self, row: int) -> str:
         """The steps that a checkpoint's row counts."""
         steps = self.checkpoints()
@@ -96,12 +114,6 @@ class StatisticsFile:
             raise self.failure("no MoE layers: a dense model routes nothing")
         return layers
 
-    def experts(self) -> int:
-        experts = self.dataset("expert", 1).size
-        if experts < 2:
-            raise self.failure(f"{experts} experts: with fewer than two there is no choice to show")
-        return experts
-
     def chosen_layers(self, blocks: Sequence[int] | None) -> list[int]:
         """Positions of the blocks asked for; of the first, middle and last without a wish."""
         layers = self.layers().tolist()
@@ -112,11 +124,3 @@ class StatisticsFile:
                 listed = ", ".join(map(str, layers))
                 raise self.failure(f"block {block} is no MoE layer; the layers are {listed}")
         return [layers.index(block) for block in blocks]
-
-    def top_k(self) -> int:
-        """Experts of each token; the checkpoints' rows tell."""
-        if "probe_choice" in self:
-            return self.dataset("probe_choice", 4).shape[3]
-        # A token adds k to the diagonal and k² to the table.
-        table = self.dataset("coactivation", 4)[self.last_counted("coactivation"), 0]
-        return round(table.sum() / table.trace())

@@ -11,13 +11,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from synthetic_routing import Plan, label, write_run
 
 import figures
 import plot_coactivation
 import plot_expert_load
 import plot_loss
-import plot_saturation
 import plot_specialisation
+from routing_statistics import conditional, preference, saturation
+from routing_tables import RoutingTables
 from statistics_file import StatisticsFile
 
 # Matplotlib warns of a layout that does not fit.
@@ -109,19 +111,22 @@ def routing_file(
         for layer in range(layers):
             uneven = np.exp(bias[layer] * 3 * np.exp(-5 * row / intervals))
             count[row, layer] = rng.multinomial(tokens * k, uneven / uneven.sum())
+    by_checkpoint = ("checkpoint", "layer")
     with h5py.File(path, "w", libver="v110") as file:
-        file["interval"] = 10 * np.arange(1, intervals + 1)
-        file["layer"], file["expert"] = np.arange(1, layers + 1), np.arange(experts)
-        file["source"] = list(sources)
-        file["tokens"] = np.full(intervals, tokens)
-        file["expert_count"] = count
-        file["checkpoint"] = 50 * np.arange(1, checkpoints + 1)
-        file["coactivation"], file["source_expert_count"] = pairs, of_source
+        label(file, "interval", ("interval",), 10 * np.arange(1, intervals + 1))
+        label(file, "layer", ("layer",), np.arange(1, layers + 1))
+        label(file, "expert", ("expert",), np.arange(experts))
+        label(file, "source", ("source",), list(sources))
+        label(file, "tokens", ("interval",), np.full(intervals, tokens))
+        label(file, "expert_count", ("interval", "layer", "expert"), count)
+        label(file, "checkpoint", ("checkpoint",), 50 * np.arange(1, checkpoints + 1))
+        label(file, "coactivation", (*by_checkpoint, "expert", "expert_with"), pairs)
+        label(file, "source_expert_count", (*by_checkpoint, "source", "expert"), of_source)
         if token_counts:
-            file["token_expert_count"] = of_token
+            label(file, "token_expert_count", (*by_checkpoint, "token", "expert"), of_token)
         if probes:
-            file["probe_token"] = probe_token.astype(np.int32)
-            file["probe_choice"] = choice
+            label(file, "probe_token", ("probe",), probe_token.astype(np.int32))
+            label(file, "probe_choice", (*by_checkpoint, "probe", "k"), choice)
     return path
 
 
@@ -244,7 +249,7 @@ def test_first_middle_and_last_layer(tmp_path):
 def test_experts_per_token_come_from_the_counts_too(tmp_path):
     path = routing_file(tmp_path / "routing.h5", k=3, probes=0)
     with StatisticsFile(path, "routing.h5") as file:
-        assert file.top_k() == 3
+        assert RoutingTables(file).slots(0) == 3
 
 
 def test_labels_move_apart():
@@ -316,14 +321,32 @@ def test_interval_edges():
 def test_coactivation_is_conditional():
     counts = np.array([[4, 1, 3], [1, 2, 1], [3, 1, 0]])
     expected = [[0, 0.25, 0.75], [0.5, 0, 0.5], [3, 1, 0]]
-    assert plot_coactivation.conditional(counts).tolist() == expected
+    assert conditional(counts).tolist() == expected
 
 
 def test_coactivation_of_random_choice_is_the_baseline(tmp_path):
     rng = np.random.default_rng(3)
     hits = (rng.random((20000, 8)).argsort(1) < 3).astype(np.int64)
-    table = plot_coactivation.conditional(hits.T @ hits)
+    table = conditional(hits.T @ hits)
     assert np.allclose(table[~np.eye(8, dtype=bool)], 2 / 7, atol=0.02)
+
+
+@pytest.mark.parametrize("script", SCRIPTS[1:])
+@pytest.mark.parametrize("variable", [False, True], ids=["fixed", "variable"])
+def test_layers_that_differ(plot, tmp_path, script, variable):
+    """Absent experts, other kinds, halves, axes in another order."""
+    plan = Plan(
+        experts=(9, 6),
+        slots=(3, 2),
+        kinds=True,
+        extras=True,
+        halves=True,
+        shuffled_axes=True,
+        variable=variable,
+    )
+    write_run(tmp_path / "run", plan)
+    options = ["--min-count", "5"] if script == "specialisation" else []
+    assert plot(script, tmp_path / "run" / "routing.h5", *options)
 
 
 def test_coactivation_shows_the_strongest():
@@ -353,7 +376,7 @@ def test_coactivation_refusals(refuse, tmp_path):
 
 def test_saturation_counts_shared_experts():
     choice = np.array([[[0, 1], [2, 3]], [[1, 2], [2, 3]], [[1, 4], [0, 2]]])
-    assert plot_saturation.saturation(choice).tolist() == [0.5, 0.5, 1]
+    assert saturation(choice).tolist() == [0.5, 0.5, 1]
 
 
 @pytest.mark.parametrize("shape", [{}, {"checkpoints": 2}, {"layers": 1}, {"k": 1}], ids=str)
@@ -372,7 +395,7 @@ def test_saturation_refusals(refuse, tmp_path):
 
 def test_domain_preference_is_relative_to_random_choice():
     counts = np.array([[6, 2, 0, 0], [2, 2, 2, 2], [0, 0, 0, 0]])
-    ratio = plot_specialisation.preference(counts)
+    ratio = preference(counts)
     assert ratio[:2].tolist() == [[3, 1, 0, 0], [1, 1, 1, 1]]
     assert np.isnan(ratio[2]).all()
     assert plot_specialisation.by_favourite(np.array([[1, 3, 0.5], [2, 0, 4]])) == [1, 2, 0]
@@ -380,20 +403,25 @@ def test_domain_preference_is_relative_to_random_choice():
 
 def test_token_specialisation(tmp_path):
     """Token 5 always goes to expert 2, token 7 half the time; token 1 is too rare to count."""
-    path = tmp_path / "routing.h5"
+    path = routing_file(
+        tmp_path / "routing.h5", layers=1, experts=4, k=2, vocabulary=9, checkpoints=3
+    )
     counts = np.zeros((3, 1, 9, 4), np.int64)
     counts[:, 0, 5] = [6, 0, 6, 0]
     counts[:, 0, 7] = [6, 6, 6, 6]
     counts[:, 0, 1, 2] = counts[:, 0, 1, 3] = 1
     counts[0, 0, 5] = [0, 6, 3, 3]
-    with h5py.File(path, "w") as file:
-        file["token_expert_count"], file["checkpoint"] = counts, [10, 20, 30]
+    with h5py.File(path, "r+") as file:
+        file["token_expert_count"][...] = counts
+        # Every token has two experts.
+        file["tokens"][...], file["expert_count"][...] = 10, 5
     with StatisticsFile(path, "routing.h5") as file:
-        traces = plot_specialisation.specialised(file, layer=0, k=2, min_count=5, points=10)
+        tables = RoutingTables(file)
+        traces = plot_specialisation.specialised(tables, layer=0, min_count=5, points=10)
         assert traces.tokens[2].tolist() == [5, 7]
         assert traces.share[:, 2].tolist() == [[0.5, 0.5], [1, 0.5], [1, 0.5]]
-        traces = plot_specialisation.specialised(file, layer=0, k=2, min_count=5, points=2)
-        assert traces.steps.tolist() == [10, 30]
+        traces = plot_specialisation.specialised(tables, layer=0, min_count=5, points=2)
+        assert traces.steps.tolist() == [50, 150]
 
 
 def test_row_groups_end_with_a_full_one():

@@ -52,6 +52,7 @@ def test_chain(cluster: Cluster, tiny: TinyRun) -> None:
     assert "validation loss" in (tiny.output / "evaluation.txt").read_text()
     plots = {file.name for file in (tiny.output / "plots").iterdir()}
     assert {"loss.png", "expert_load.png"} <= plots
+    assert (tiny.output / "report.html").is_file()
 
 
 def test_chain_ends_where_training_fails(cluster: Cluster, tiny: TinyRun) -> None:

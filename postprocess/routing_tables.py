@@ -1,0 +1,182 @@
+"""What routing.h5 holds, by layer and without absent experts, whatever the order of its axes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from routing_statistics import mean_of_histogram
+from routing_statistics.agreement import NONE
+from statistics_file import StatisticsFile
+
+ABSENT = "absent"
+WITH_WEIGHTS = "ffn"
+
+
+class RoutingTables:
+    """Layers are positions here; `layers` has their block numbers.
+
+    Arrays by expert hold the layer's own experts alone; `experts` has their numbers.
+    """
+
+    def __init__(self, file: StatisticsFile) -> None:
+        self.file = file
+        self.layers: np.ndarray = file.layers()
+        self.checkpoints: np.ndarray = file.array("checkpoint", ["checkpoint"])
+        tokens = file.array("tokens", ["interval"])
+        # An interval of steps that changed no weight has none.
+        self._busy: np.ndarray = tokens > 0
+        self.tokens: np.ndarray = tokens[self._busy]
+        self.intervals: np.ndarray = file.array("interval", ["interval"])[self._busy]
+        self._kinds = self._read_kinds()
+        self._fixed: dict[int, bool] = {}
+
+    def _read_kinds(self) -> np.ndarray:
+        """(layer, expert) texts; files without them have feed-forward networks alone."""
+        experts = self.file.array("expert", ["expert"]).size
+        if "expert_kind" not in self.file:
+            return np.full((len(self.layers), experts), WITH_WEIGHTS, dtype=object)
+        stored = self.file.array("expert_kind", ["layer", "expert"])
+        texts = [kind.decode() if isinstance(kind, bytes) else str(kind) for kind in stored.flat]
+        return np.array(texts, dtype=object).reshape(stored.shape)
+
+    def block(self, layer: int) -> int:
+        return int(self.layers[layer])
+
+    def experts(self, layer: int) -> np.ndarray:
+        """Numbers of the experts that the layer has."""
+        return np.flatnonzero(self._kinds[layer] != ABSENT)
+
+    def kinds(self, layer: int) -> np.ndarray:
+        """Of those experts, texts."""
+        return self._kinds[layer, self.experts(layer)]
+
+    def with_weights(self, layer: int) -> np.ndarray:
+        """Which of those experts are feed-forward networks."""
+        return self.kinds(layer) == WITH_WEIGHTS
+
+    # By interval that has tokens
+
+    def by_expert(self, name: str, layer: int) -> np.ndarray:
+        """(intervals, experts)"""
+        table = self.file.array(name, ["interval", "expert"], layer=layer)
+        return table[self._busy][:, self.experts(layer)]
+
+    def by_layer(self, name: str) -> np.ndarray:
+        """(intervals, layers)"""
+        return self.file.array(name, ["interval", "layer"])[self._busy]
+
+    def counts(self, layer: int) -> np.ndarray:
+        """Token copies (intervals, experts)."""
+        return self.by_expert("expert_count", layer)
+
+    # By checkpoint
+
+    def counted_rows(self) -> list[int]:
+        """Checkpoints whose rows count any token: not those right after another."""
+        if not len(self.checkpoints) or "coactivation" not in self.file:
+            return []
+        return [row for row in range(len(self.checkpoints)) if self.coactivation(row, 0).any()]
+
+    def last_counted(self) -> int:
+        """The last of them; throws where there is none."""
+        rows = self.counted_rows()
+        if not rows:
+            raise self.file.failure("no tokens in any checkpoint's row")
+        return rows[-1]
+
+    def coactivation(self, row: int, layer: int) -> np.ndarray:
+        """(experts, experts)"""
+        axes = ["expert", "expert_with"]
+        table = self.file.array("coactivation", axes, checkpoint=row, layer=layer)
+        there = self.experts(layer)
+        return table[np.ix_(there, there)]
+
+    def by_source(self, row: int, layer: int) -> np.ndarray:
+        """Token copies (sources, experts)."""
+        axes = ["source", "expert"]
+        table = self.file.array("source_expert_count", axes, checkpoint=row, layer=layer)
+        return table[:, self.experts(layer)]
+
+    @property
+    def has_halves(self) -> bool:
+        return "half" in self.file.axes("token_expert_count")
+
+    def by_token(self, row: int, layer: int, half: int | None = None) -> np.ndarray:
+        """Token copies (token ids, experts), of even (0) or odd (1) sequences or of all."""
+        at = {"checkpoint": row, "layer": layer}
+        axes = ["token", "expert"]
+        if not self.has_halves:
+            assert half is None
+            table = self.file.array("token_expert_count", axes, **at)
+        elif half is None:
+            table = self.file.array("token_expert_count", ["half", *axes], **at).sum(0)
+        else:
+            table = self.file.array("token_expert_count", axes, **at, half=half)
+        return table[:, self.experts(layer)]
+
+    def summed_by_token(self, rows: list[int], layer: int, half: int | None = None) -> np.ndarray:
+        """The same, added over checkpoints, which are read one by one."""
+        total = self.by_token(rows[0], layer, half)
+        for row in rows[1:]:
+            total += self.by_token(row, layer, half)
+        return total
+
+    def probe_choice(self, layer: int) -> np.ndarray:
+        """Expert numbers (checkpoints, probes, slots); −1: none in the slot."""
+        choice = self.file.array("probe_choice", ["checkpoint", "probe", "k"], layer=layer)
+        return choice[..., : self.slots(layer)]
+
+    # Experts of a token
+
+    def each(self, layer: int) -> float:
+        """Experts of a token: k, or the mean where the number varies."""
+        return self.slots(layer) if self.fixed_k(layer) else self.experts_per_token(layer)
+
+    def choice_text(self, layer: int) -> str:
+        """'6/64', how many of how many experts a token has."""
+        return f"{self.each(layer):.3g}/{len(self.experts(layer))}"
+
+    def slots(self, layer: int) -> int:
+        """The most experts that a token can have, k where each has as many."""
+        if "slots" in self.file:
+            return int(self.file.array("slots", ["layer"])[layer])
+        if "probe_choice" in self.file:
+            shape = dict(
+                zip(self.file.axes("probe_choice"), self.file.dataset("probe_choice", 4).shape)
+            )
+            return shape["k"]
+        rows = self.counted_rows()
+        if rows:  # a token adds k to the diagonal and k² to the table
+            table = self.coactivation(rows[-1], layer)
+            return round(table.sum() / table.trace())
+        return round(self.experts_per_token(layer)) if self.tokens.any() else 0
+
+    def histogram(self, layer: int) -> np.ndarray | None:
+        """Tokens by number of experts (intervals, numbers from 0), where the run has them."""
+        if "experts_per_token" not in self.file:
+            return None
+        table = self.file.array("experts_per_token", ["interval", "number"], layer=layer)
+        return table[self._busy]
+
+    def experts_per_token(self, layer: int) -> float:
+        """Mean over all tokens of the file; NaN without any."""
+        histogram = self.histogram(layer)
+        if histogram is not None:
+            return float(mean_of_histogram(histogram.sum(0)))
+        tokens = int(self.tokens.sum())
+        return float(self.counts(layer).sum() / tokens) if tokens else np.nan
+
+    def fixed_k(self, layer: int) -> bool:
+        """Whether every token has the same number of experts, as far as the file can tell."""
+        if layer not in self._fixed:
+            self._fixed[layer] = self._find_fixed_k(layer)
+        return self._fixed[layer]
+
+    def _find_fixed_k(self, layer: int) -> bool:
+        histogram = self.histogram(layer)
+        if histogram is not None:
+            return bool((histogram.sum(0) > 0).sum() <= 1)
+        copies = self.counts(layer).sum(1)
+        if (copies != self.slots(layer) * self.tokens).any():
+            return False
+        return "probe_choice" not in self.file or not (self.probe_choice(layer) == NONE).any()
