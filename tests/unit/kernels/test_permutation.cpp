@@ -85,7 +85,7 @@ TEST_CASE("copies are counted and placed in the order of tokens") {
 
 TEST_CASE("tokens are counted by the number of their copies") {
   const Shape s{64, 7, 2, 1};
-  const auto choice = some_choices(s, 1);
+  const auto choice = some_choices(s, 0);
   std::vector<std::int64_t> expected(s.k + 1, 5);
   for (Index t = 0; t < s.tokens; ++t) {
     ++expected[(choice[t * s.k] >= 0 ? 1 : 0) + (choice[t * s.k + 1] >= 0 ? 1 : 0)];
