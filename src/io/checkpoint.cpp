@@ -75,10 +75,9 @@ void read_range(const PlacedReader& file, const std::vector<TensorStretch>& stre
   std::fill(values + done, values + range.end, T(0));
 }
 
-// Each thread reads a share, which takes less time than the system needs on one, from a descriptor
-// of its own, since the system reads ahead by descriptor.
+// Each thread reads a share: one alone would wait for the system's copy of every byte.
 template <class T>
-void read_part(const std::string& path, const TensorTable& table, const TensorPart<T>& part,
+void read_part(const PlacedReader& file, const TensorTable& table, const TensorPart<T>& part,
                const std::int64_t* offsets) {
   // On the host, values itself; on a device, a copy.
   const auto values = Kokkos::create_mirror_view(
@@ -88,9 +87,8 @@ void read_part(const std::string& path, const TensorTable& table, const TensorPa
   std::vector<std::exception_ptr> errors(static_cast<std::size_t>(threads));
   Kokkos::parallel_for("read", Kokkos::RangePolicy<HostExec>(0, threads), [&](const Index thread) {
     try {
-      const Range range = share(part.range.size(), threads, thread);
-      if (range.size() == 0) return;
-      read_range(PlacedReader(path), stretches, offsets, values.data(), range);
+      read_range(file, stretches, offsets, values.data(),
+                 share(part.range.size(), threads, thread));
     } catch (...) {
       errors[static_cast<std::size_t>(thread)] = std::current_exception();
     }
@@ -162,9 +160,10 @@ void read_checkpoint(const Communicator& world, const std::string& path, const T
   for (std::vector<std::int64_t>& of_group : offsets) world.sum(of_group);  // others' are zero
   // Each rank reads by itself: no rank can then leave another waiting.
   world.together([&] {
+    const PlacedReader tensors(path);
     for (const TensorPart<T>& part : parts) {
       const auto group = std::find(groups.begin(), groups.end(), part.group) - groups.begin();
-      read_part(path, table, part, offsets[static_cast<std::size_t>(group)].data());
+      read_part(tensors, table, part, offsets[static_cast<std::size_t>(group)].data());
     }
   });
   for (const std::string& group : groups) {
