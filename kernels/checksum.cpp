@@ -13,14 +13,25 @@ Array1<const std::uint64_t> place_keys() {
 }
 
 template <class T>
-void take_checksums(const Array1<const T>& values, const ChunkChecksums& checksums) {
+void take_checksums(const Array1<const T>& values, const ChunkChecksums& checksums,
+                    const Array1<std::uint64_t>& not_finite) {
+  constexpr auto exponent = BitsOf<T>(sizeof(T) == 4 ? 0x7F800000 : 0x7FF0000000000000);
   const Index elements = values.extent(0);
   assert(elements % block_elements == 0);
   assert(static_cast<Index>(checksums.first.extent(0)) == elements / block_elements);
   assert(static_cast<Index>(checksums.sum.extent(0)) == elements / chunk_elements);
+  assert(not_finite.extent(0) == 0 || not_finite.extent(0) == checksums.sum.extent(0));
   for_chunks(
       "checksum", elements, KOKKOS_LAMBDA(const Member& member, const Index begin, const Index) {
         take_chunk(member, values.data(), begin, checksums);
+        if (not_finite.extent(0) == 0) return;
+        const T* value = values.data() + begin;
+        const auto count =
+            lane_sum<BitsOf<T>>(member, checksums.elements_of_chunk(begin), [&](const Index i) {
+              return BitsOf<T>((Kokkos::bit_cast<BitsOf<T>>(value[i]) & exponent) == exponent);
+            });
+        Kokkos::single(Kokkos::PerThread(member),
+                       [&]() { not_finite(begin / chunk_elements) = count; });
       });
 }
 
@@ -37,7 +48,9 @@ void sum_chunks(const Array1<const std::uint64_t>& chunk, const Array1<const Ind
       });
 }
 
-template void take_checksums(const Array1<const float>&, const ChunkChecksums&);
-template void take_checksums(const Array1<const double>&, const ChunkChecksums&);
+template void take_checksums(const Array1<const float>&, const ChunkChecksums&,
+                             const Array1<std::uint64_t>&);
+template void take_checksums(const Array1<const double>&, const ChunkChecksums&,
+                             const Array1<std::uint64_t>&);
 
 }  // namespace hearth::kernels

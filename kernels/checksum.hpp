@@ -20,28 +20,35 @@ struct ChunkChecksums {
   Array1<std::uint64_t> sum;          // (blocks · block_elements / chunk_elements)
 
   [[nodiscard]] bool wanted() const { return sum.extent(0) > 0; }
+  // Of the chunk that begins at element `begin`, without the padding.
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION Index elements_of_chunk(Index begin) const {
+    const Index left = elements(begin / block_elements) - begin % block_elements;
+    return Kokkos::min(Kokkos::max(left, Index{0}), Index{chunk_elements});
+  }
 };
 
 // place_key of every place in a tile.
 [[nodiscard]] Array1<const std::uint64_t> place_keys();  // (checksum_tile)
 
-// The checksum of the chunk of `values` that begins at element `begin`. T is float or double.
+// A value's bit pattern. T is float or double.
+template <class T>
+using BitsOf = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+
+// The checksum of the chunk of `values` that begins at element `begin`.
 template <class T>
 KOKKOS_INLINE_FUNCTION void take_chunk(const Member& member, const T* values, Index begin,
                                        const ChunkChecksums& checksums) {
-  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
   constexpr auto tile = static_cast<Index>(checksum_tile);
   static_assert(chunk_elements <= tile);  // a chunk lies in two tiles at most
   const Index block = begin / block_elements, within = begin % block_elements;
-  const Index elements =
-      Kokkos::min(Kokkos::max(checksums.elements(block) - within, Index{0}), Index{chunk_elements});
+  const Index elements = checksums.elements_of_chunk(begin);
   const std::uint64_t first = checksums.first(block) + static_cast<std::uint64_t>(within);
   // Elements [from, to) of the chunk, the first of which stands at `place` of its tile.
   const auto part = [&](Index from, Index to, Index place) {
     const T* value = values + begin + from;
     const std::uint64_t* key = checksums.key.data() + place;
     const auto sum = lane_sum<std::uint64_t>(member, to - from, [&](const Index i) {
-      return key[i] * Kokkos::bit_cast<Bits>(value[i]);
+      return key[i] * Kokkos::bit_cast<BitsOf<T>>(value[i]);
     });
     return sum * tile_key(first + static_cast<std::uint64_t>(from));
   };
@@ -52,9 +59,11 @@ KOKKOS_INLINE_FUNCTION void take_chunk(const Member& member, const T* values, In
   Kokkos::single(Kokkos::PerThread(member), [&]() { checksums.sum(begin / chunk_elements) = sum; });
 }
 
-// All chunks of `values` (blocks · block_elements).
+// All chunks of `values` (blocks · block_elements). Where it has elements, `not_finite` (as many as
+// chunks) receives how many of each chunk are infinite or no numbers, padding left out.
 template <class T>
-void take_checksums(const Array1<const T>& values, const ChunkChecksums& checksums);
+void take_checksums(const Array1<const T>& values, const ChunkChecksums& checksums,
+                    const Array1<std::uint64_t>& not_finite = {});
 
 // sum[r] = Σ mod 2⁶⁴ of chunk[c] over begin[r] <= c < end[r].
 void sum_chunks(const Array1<const std::uint64_t>& chunk,  // (chunks)

@@ -1,21 +1,29 @@
 #include "io/checkpoint.hpp"
 
+#include <algorithm>
+#include <exception>
 #include <memory>
 #include <set>
 
 #include "base/error.hpp"
 #include "io/checkpoint_tensors.hpp"
 #include "io/hdf5.hpp"
+#include "io/placed_reader.hpp"
 
 namespace hearth {
 
 namespace {
 
-// Refuses a file of another model: every tensor must be there, in its shape, and no other.
+// Where the tensors of a group lie, in bytes from the file's begin: (tensors of the table), zero
+// for an alias. Refuses a file of another model: every tensor must be there, in its shape, and no
+// other.
 template <class T>
-void check_tensors(const hdf5::File& file, const TensorTable& table, const std::string& group) {
+std::vector<std::int64_t> find_tensors(const hdf5::File& file, const TensorTable& table,
+                                       const std::string& group) {
+  std::vector<std::int64_t> offsets;
   std::set<std::string> needed;
   for (const TensorInfo& info : table) {
+    offsets.push_back(0);
     if (!info.alias_of.empty()) continue;
     const std::string name = dataset_name(group, info);
     needed.insert(name);
@@ -30,12 +38,14 @@ void check_tensors(const hdf5::File& file, const TensorTable& table, const std::
     if (!dataset.holds<T>()) {
       throw input_error(file.path(), ": tensor ", name, " is not stored in fp", 8 * sizeof(T));
     }
+    offsets.back() = dataset.file_offset();
   }
   for (const std::string& name : file.datasets(group)) {
     if (needed.count(name) == 0) {
       throw input_error(file.path(), ": has a tensor ", name, ", which the deck's model has not");
     }
   }
+  return offsets;
 }
 
 void check_checksum(const hdf5::File& file, const std::string& name, std::uint64_t found) {
@@ -46,19 +56,46 @@ void check_checksum(const hdf5::File& file, const std::string& name, std::uint64
   }
 }
 
+// Fills elements `range` of a part's values, on the host: each is a tensor's, or padding, which is
+// zero. `offsets` (tensors of the table) are those of its group.
 template <class T>
-void read_part(const hdf5::File& file, const TensorTable& table, const TensorPart<T>& part,
-               Index limit_bytes) {
-  // Padding becomes zero. On the host, values itself; on a device, a copy.
-  const auto values = Kokkos::create_mirror_view(Kokkos::HostSpace(), part.values);
-  Kokkos::deep_copy(values, T(0));
-  std::unique_ptr<hdf5::Dataset> dataset;
-  for (const auto& [tensor, range, offset] : stretches_of(table, part)) {
-    const std::string name = dataset_name(part.group, table[tensor]);
-    if (dataset == nullptr || dataset->name() != name) {
-      dataset = std::make_unique<hdf5::Dataset>(file.dataset(name));
+void read_range(const PlacedReader& file, const std::vector<TensorStretch>& stretches,
+                const std::int64_t* offsets, T* values, Range range) {
+  Index done = range.begin;
+  for (const auto& [tensor, elements, offset] : stretches) {
+    const Index begin = std::max(range.begin, offset);
+    const Index end = std::min(range.end, offset + elements.size());
+    if (begin >= end) continue;
+    std::fill(values + done, values + begin, T(0));
+    const Index first = elements.begin + begin - offset;  // of the tensor
+    file.read(static_cast<std::uint64_t>(offsets[tensor] + first * Index{sizeof(T)}),
+              values + begin, static_cast<std::size_t>(end - begin) * sizeof(T));
+    done = end;
+  }
+  std::fill(values + done, values + range.end, T(0));
+}
+
+// Each thread reads a share: one alone would wait for the system's copy of every byte.
+template <class T>
+void read_part(const PlacedReader& file, const TensorTable& table, const TensorPart<T>& part,
+               const std::int64_t* offsets) {
+  // On the host, values itself; on a device, a copy.
+  const auto values = Kokkos::create_mirror_view(
+      Kokkos::view_alloc(Kokkos::HostSpace(), Kokkos::WithoutInitializing), part.values);
+  const std::vector<TensorStretch> stretches = stretches_of(table, part);
+  const Index threads = HostExec().concurrency();
+  std::vector<std::exception_ptr> errors(static_cast<std::size_t>(threads));
+  Kokkos::parallel_for("read", Kokkos::RangePolicy<HostExec>(0, threads), [&](const Index thread) {
+    try {
+      read_range(file, stretches, offsets, values.data(),
+                 share(part.range.size(), threads, thread));
+    } catch (...) {
+      errors[static_cast<std::size_t>(thread)] = std::current_exception();
     }
-    dataset->read<T>(range, values.data() + offset, limit_bytes);
+  });
+  HostExec().fence("read");
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
   }
   Kokkos::deep_copy(part.values, values);
 }
@@ -72,7 +109,7 @@ void read_counter(const hdf5::File& file, CounterTensor& counter) {
                       ", the deck's run needs ", shape_text(counter.dims));
   }
   counter.values.resize(static_cast<std::size_t>(dataset.elements()));
-  dataset.read<std::int64_t>({0, dataset.elements()}, counter.values.data());
+  dataset.read(counter.values.data());
   check_checksum(file, name, counter_checksum(counter.values));
 }
 
@@ -109,17 +146,24 @@ template <class T>
 void read_checkpoint(const Communicator& world, const std::string& path, const TensorTable& table,
                      std::vector<TensorPart<T>>& parts, std::vector<CounterTensor>& counters) {
   const std::vector<std::string> groups = groups_of(parts);
-  std::unique_ptr<hdf5::File> file;
+  std::unique_ptr<hdf5::File> file;                // of the first rank
+  std::vector<std::vector<std::int64_t>> offsets(  // (groups, tensors of the table)
+      groups.size(), std::vector<std::int64_t>(table.size(), 0));
   world.together([&] {
-    if (world.is_first()) (void)read_checkpoint_header(path);
-    file = std::make_unique<hdf5::File>(hdf5::File::open(path));
     if (!world.is_first()) return;
-    for (const std::string& group : groups) check_tensors<T>(*file, table, group);
+    (void)read_checkpoint_header(path);
+    file = std::make_unique<hdf5::File>(hdf5::File::open(path));
+    for (std::size_t group = 0; group < groups.size(); ++group) {
+      offsets[group] = find_tensors<T>(*file, table, groups[group]);
+    }
   });
+  for (std::vector<std::int64_t>& of_group : offsets) world.sum(of_group);  // others' are zero
   // Each rank reads by itself: no rank can then leave another waiting.
   world.together([&] {
+    const PlacedReader tensors(path);
     for (const TensorPart<T>& part : parts) {
-      read_part(*file, table, part, world.message_limit_bytes());
+      const auto group = std::find(groups.begin(), groups.end(), part.group) - groups.begin();
+      read_part(tensors, table, part, offsets[static_cast<std::size_t>(group)].data());
     }
   });
   for (const std::string& group : groups) {

@@ -26,7 +26,7 @@ template <class T>
 struct TensorPart {
   std::string group;  // model_group, ...
   const ArenaLayout* layout;
-  Range range;       // elements of the arena
+  Range range;       // elements of the arena, whole blocks
   Array1<T> values;  // (range.size())
 };
 
@@ -61,14 +61,16 @@ std::uint64_t write_checkpoint(const Communicator& world, const std::string& pat
                                const std::vector<TensorPart<T>>& parts,
                                const std::vector<CounterTensor>& counters);
 
-// Any rank alone. Throws input_error when the file is missing, damaged, or not a checkpoint.
+// Any rank alone. Throws input_error when the file is missing, damaged, or not a checkpoint, failure
+// when the disk is broken.
 [[nodiscard]] CheckpointHeader read_checkpoint_header(const std::string& path);
 
 // Fills the parts' values, padding with zeros, and on the first rank the values of the counters,
 // which are looked up by name and must have the dims given. Only the groups and counters that are
 // asked for are read. Collective; the number of ranks and their parts may differ from the
-// writer's. Every rank throws the same CollectiveError (status bad_input) when a tensor is missing,
-// has another shape or element type, is not in the table, or when its checksum is wrong.
+// writer's. Every rank throws the same CollectiveError: status bad_input when a tensor is missing,
+// has another shape or element type, is not in the table, or when its checksum is wrong; failure
+// when the disk is broken on any rank.
 template <class T>
 void read_checkpoint(const Communicator& world, const std::string& path, const TensorTable& table,
                      std::vector<TensorPart<T>>& parts, std::vector<CounterTensor>& counters);

@@ -1,10 +1,10 @@
 #include "io/checkpoint_tensors.hpp"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
+#include "model/shard_checksums.hpp"
 
 namespace hearth {
 
@@ -59,89 +59,45 @@ std::vector<TensorStretch> stretches_of(const TensorTable& table, const TensorPa
   return stretches;
 }
 
-namespace {
-
-// Elements of a stretch whose sums one thread makes, in registers.
-constexpr Index piece_elements = 1024;
-
-struct Piece {
-  Index first;   // element of the tensor
-  Index offset;  // in the part's values
-  Index count;
-};
-
-// One pass over the values: (pieces, 2), Σ mod 2⁶⁴ of hash_element, and elements not finite.
-template <class T>
-HostArray2<std::uint64_t> piece_sums(const Array1<T>& values, const std::vector<Piece>& pieces) {
-  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  constexpr Bits exponent = sizeof(T) == 4 ? Bits(0x7F800000) : Bits(0x7FF0000000000000);
-  const HostArray1<Piece> host("pieces", pieces.size());
-  std::copy(pieces.begin(), pieces.end(), host.data());
-  const Array1<Piece> device("pieces", pieces.size());
-  Kokkos::deep_copy(device, host);
-  const Array2<std::uint64_t> sums("sums of pieces", pieces.size(), 2);
-  Kokkos::parallel_for(
-      "checksum", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(pieces.size())),
-      KOKKOS_LAMBDA(const Index p) {
-        const Piece piece = device(p);
-        std::uint64_t hashes = 0, not_finite = 0;
-        for (Index i = 0; i < piece.count; ++i) {
-          const auto bits = Kokkos::bit_cast<Bits>(values(piece.offset + i));
-          hashes += hash_element(static_cast<std::uint64_t>(piece.first + i), bits);
-          not_finite += (bits & exponent) == exponent ? 1 : 0;
-        }
-        sums(p, 0) = hashes;
-        sums(p, 1) = not_finite;
-      });
-  const HostArray2<std::uint64_t> result("sums of pieces", pieces.size(), 2);
-  Kokkos::deep_copy(result, sums);
-  return result;
-}
-
-}  // namespace
-
 template <class T>
 TensorSums tensor_sums(const Communicator& world, const TensorTable& table,
                        const std::vector<TensorPart<T>>& parts, const std::string& group) {
-  // One collective sum for all: checksums, elements, those not finite. Checksums wrap around, which
-  // unsigned numbers may.
-  std::vector<std::uint64_t> sums(3 * table.size(), 0);
+  using kernels::block_elements;
+  // (tensors) each. Checksums wrap around, which unsigned numbers may.
+  std::vector<std::int64_t> checksums(table.size(), 0), covered(checksums), not_finite(checksums);
   world.together([&] {
     for (const TensorPart<T>& part : parts) {
       if (part.group != group) continue;
-      if (static_cast<Index>(part.values.extent(0)) != part.range.size()) {
-        throw failure("checkpoint: a part of ", group, " has ", part.values.extent(0),
-                      " values for ", part.range.size(), " elements");
+      const auto values = static_cast<Index>(part.values.extent(0));
+      if (values != part.range.size() || values % block_elements != 0) {
+        throw failure("checkpoint: a part of ", group, " has ", values, " values for ",
+                      part.range.size(), " elements, which are to be whole blocks of ",
+                      block_elements);
       }
-      std::vector<Piece> pieces;
-      std::vector<std::size_t> tensors;
-      for (const auto& [tensor, range, offset] : stretches_of(table, part)) {
-        for (Index begin = 0; begin < range.size(); begin += piece_elements) {
-          pieces.push_back({range.begin + begin, offset + begin,
-                            std::min(piece_elements, range.size() - begin)});
-          tensors.push_back(tensor);
-        }
-      }
-      const HostArray2<std::uint64_t> found = piece_sums(part.values, pieces);
-      for (std::size_t piece = 0; piece < pieces.size(); ++piece) {
-        sums[tensors[piece]] += found(piece, 0);
-        sums[table.size() + tensors[piece]] += static_cast<std::uint64_t>(pieces[piece].count);
-        sums[2 * table.size() + tensors[piece]] += found(piece, 1);
+      const ShardChecksums shard(table, *part.layout, part.range);
+      const Array1<std::uint64_t> infinite("not finite", values / kernels::chunk_elements);
+      kernels::take_checksums<T>(part.values, shard.chunks(), infinite);
+      shard.add_to(checksums);
+      shard.add_to(not_finite, infinite);
+      for (const ArenaLayout::Run& run : part.layout->runs(part.range)) {
+        covered[static_cast<std::size_t>(run.tensor)] += run.elements;
       }
     }
   });
-  std::vector<std::int64_t> all(sums.begin(), sums.end());
+  std::vector<std::int64_t> all(checksums);  // for one collective sum
+  all.insert(all.end(), covered.begin(), covered.end());
+  all.insert(all.end(), not_finite.begin(), not_finite.end());
   world.sum(all);
   TensorSums result;
   for (std::size_t tensor = 0; tensor < table.size(); ++tensor) {
-    const Index covered = all[table.size() + tensor];
+    const Index elements = all[table.size() + tensor];
     const bool alias = !table[tensor].alias_of.empty();
     result.checksums.push_back(alias ? 0 : static_cast<std::uint64_t>(all[tensor]));
     result.not_finite.push_back(all[2 * table.size() + tensor]);
-    if (!alias && covered != table[tensor].elements()) {
+    if (!alias && elements != table[tensor].elements()) {
       throw CollectiveError(
           static_cast<int>(Status::failure),
-          text("checkpoint: the ranks' parts hold ", covered, " of the ", table[tensor].elements(),
+          text("checkpoint: the ranks' parts hold ", elements, " of the ", table[tensor].elements(),
                " elements of ", dataset_name(group, table[tensor])));
     }
   }

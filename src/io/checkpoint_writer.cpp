@@ -78,7 +78,7 @@ std::vector<std::int64_t> create_file(const std::string& path, const CheckpointH
                     shape_text(counter.dims));
     }
     dataset.set_axes(counter.axes);
-    dataset.write<std::int64_t>({0, dataset.elements()}, counter.values.data());
+    dataset.write(counter.values.data());
     file.set_number(name, "checksum", counter_checksum(counter.values));
   }
   file.close();

@@ -3,12 +3,12 @@
 #include <hdf5_hl.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <functional>
 #include <numeric>
 #include <type_traits>
 #include <utility>
-
-#include "io/flat_range.hpp"
 
 namespace hearth::hdf5 {
 
@@ -49,6 +49,7 @@ std::string what_hdf5_said() {
 
 Error error_of(Status status, const std::string& path, const std::string& object) {
   const std::string said = what_hdf5_said();  // before any other call of HDF5 forgets it
+  if (said.ends_with(std::strerror(EIO))) status = Status::failure;
   return {status, object.empty() ? text(path, ": ", said) : text(path, ": ", object, ": ", said)};
 }
 
@@ -161,42 +162,28 @@ bool Dataset::is_compressed() const {
 Index Dataset::file_offset() const {
   if (elements() == 0) return 0;
   const haddr_t offset = H5Dget_offset(handle_.id());
-  if (offset == HADDR_UNDEF) throw file_->error(name_);
+  if (offset == HADDR_UNDEF) {
+    throw input_error(file_->path(), ": ", name_,
+                      ": does not lie in one stretch of the file; h5repack -l CONTI makes a file "
+                      "where it does");
+  }
   return static_cast<Index>(offset);
 }
 
-template <class T, class Transfer>
-void Dataset::each_box(Range range, T* values, Index limit_bytes, Transfer transfer) const {
-  const Handle space(H5Dget_space(handle_.id()), H5Sclose);
-  const Index limit = std::max<Index>(1, limit_bytes / Index{sizeof(T)});
-  for (Index begin = range.begin; begin < range.end; begin += limit) {
-    const Index end = std::min(begin + limit, range.end);
-    for (const Box& box : flat_boxes(dims_, {begin, end})) {
-      const std::vector<hsize_t> start(box.start.begin(), box.start.end());
-      const std::vector<hsize_t> count(box.count.begin(), box.count.end());
-      if (H5Sselect_hyperslab(space.id(), H5S_SELECT_SET, start.data(), nullptr, count.data(),
-                              nullptr) < 0) {
-        throw file_->error(name_);
-      }
-      const Handle memory = simple_space({box.elements()});
-      if (transfer(memory.id(), space.id(), values) < 0) throw file_->error(name_);
-      values += box.elements();
-    }
+template <class T>
+void Dataset::write(const T* values) const {
+  if (elements() == 0) return;
+  if (H5Dwrite(handle_.id(), native_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0) {
+    throw file_->error(name_);
   }
 }
 
 template <class T>
-void Dataset::write(Range range, const T* values, Index limit_bytes) const {
-  each_box(range, values, limit_bytes, [&](hid_t memory, hid_t space, const T* from) {
-    return H5Dwrite(handle_.id(), native_type<T>(), memory, space, H5P_DEFAULT, from);
-  });
-}
-
-template <class T>
-void Dataset::read(Range range, T* values, Index limit_bytes) const {
-  each_box(range, values, limit_bytes, [&](hid_t memory, hid_t space, T* into) {
-    return H5Dread(handle_.id(), native_type<T>(), memory, space, H5P_DEFAULT, into);
-  });
+void Dataset::read(T* values) const {
+  if (elements() == 0) return;
+  if (H5Dread(handle_.id(), native_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0) {
+    throw file_->error(name_);
+  }
 }
 
 void Dataset::write_texts(const std::vector<std::string>& values) const {
@@ -518,8 +505,8 @@ std::vector<std::string> File::text_attributes(const std::string& object) const 
 #define HEARTH_HDF5_ELEMENT(T)                                                            \
   template hid_t native_type<T>();                                                        \
   template bool Dataset::holds<T>() const;                                                \
-  template void Dataset::write<T>(Range, const T*, Index) const;                          \
-  template void Dataset::read<T>(Range, T*, Index) const;                                 \
+  template void Dataset::write<T>(const T*) const;                                        \
+  template void Dataset::read<T>(T*) const;                                               \
   template Dataset File::create_dataset<T>(const std::string&, const std::vector<Index>&, \
                                            Storage);                                      \
   template void File::set_number<T>(const std::string&, const std::string&, T);           \

@@ -1,8 +1,8 @@
 // HDF5 (1.10 or newer, its C interface) with owners for its handles and one-line errors.
 //
 // Names of datasets and groups are absolute paths, "/model/head/weight". Every function throws
-// "<file>: <object>: <what HDF5 said>": input_error on a file opened for reading, otherwise
-// failure. HDF5 itself prints nothing.
+// "<file>: <object>: <what HDF5 said>": input_error on a file opened for reading, unless its disk
+// is broken, otherwise failure. HDF5 itself prints nothing.
 #pragma once
 
 #include <hdf5.h>
@@ -13,9 +13,8 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/types.hpp"
 #include "io/memory_image.hpp"
-#include "parallel/communicator.hpp"
-#include "parallel/decomposition.hpp"
 
 namespace hearth::hdf5 {
 
@@ -66,17 +65,14 @@ class Dataset {
   [[nodiscard]] bool holds_texts() const;
   [[nodiscard]] bool is_compressed() const;
   // Where a contiguous dataset's first element lies, in bytes from the file's begin; 0 where it has
-  // no element.
+  // no element. Throws input_error for other datasets.
   [[nodiscard]] Index file_offset() const;
 
-  // Flat elements [range.begin, range.end) in row-major order to and from `values`
-  // (range.size()), at most `limit_bytes` in one call of HDF5. Each rank by itself.
+  // All elements in row-major order to and from `values` (elements()).
   template <class T>
-  void write(Range range, const T* values,
-             Index limit_bytes = Communicator::default_message_limit_bytes) const;
+  void write(const T* values) const;
   template <class T>
-  void read(Range range, T* values,
-            Index limit_bytes = Communicator::default_message_limit_bytes) const;
+  void read(T* values) const;
 
   // All elements of a dataset of texts.
   void write_texts(const std::vector<std::string>& values) const;
@@ -93,8 +89,6 @@ class Dataset {
  private:
   friend class File;
   Dataset(const File& file, std::string name, Handle handle);
-  template <class T, class Transfer>
-  void each_box(Range range, T* values, Index limit_bytes, Transfer transfer) const;
 
   const File* file_;
   std::string name_;

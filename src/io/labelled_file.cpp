@@ -62,7 +62,7 @@ void write_array(hdf5::File& file, const LabelledArray& array) {
           const auto storage =
               array.compress ? hdf5::Storage::compressed : hdf5::Storage::contiguous;
           const hdf5::Dataset dataset = file.create_dataset<T>(array.path, array.dims, storage);
-          dataset.template write<T>({0, dataset.elements()}, values.data());
+          dataset.write(values.data());
           if (array.fill_value) {
             file.set_number(array.path, fill_value_attribute, static_cast<T>(*array.fill_value));
           }
@@ -99,7 +99,7 @@ template <class T>
 bool read_values(const hdf5::Dataset& dataset, LabelledArray::Values& values) {
   if (!dataset.holds<T>()) return false;
   std::vector<T> elements(static_cast<std::size_t>(dataset.elements()));
-  dataset.read<T>({0, dataset.elements()}, elements.data());
+  dataset.read(elements.data());
   values = std::move(elements);
   return true;
 }

@@ -34,6 +34,11 @@ Error cannot_be_written(const std::string& path, int error) {
           text(path, ": cannot be written: ", std::strerror(error))};
 }
 
+Error cannot_be_read(const std::string& path, int error) {
+  return {error == EIO ? Status::failure : Status::bad_input,
+          text(path, ": cannot be read: ", std::strerror(error))};
+}
+
 std::string temporary_name(const std::string& path) {
   return path + temporary_suffix;
 }

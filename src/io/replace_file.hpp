@@ -31,6 +31,9 @@ class Descriptor {
 // folder may be right, unless the disk is full or broken, which is no mistake of the deck's.
 [[nodiscard]] Error cannot_be_written(const std::string& path, int error);
 
+// That a file cannot be read: bad input, unless the disk is broken.
+[[nodiscard]] Error cannot_be_read(const std::string& path, int error);
+
 // Forces a file's contents to the disk, or throws failure: this is where a full disk or a quota
 // on a network file system may show first.
 void sync_file(const std::string& path);

@@ -5,8 +5,8 @@
 
 #include "kernels/adam.hpp"
 #include "model/parameters.hpp"
+#include "model/shard_checksums.hpp"
 #include "parallel/device_exchange.hpp"
-#include "train/shard_checksums.hpp"
 
 namespace hearth {
 

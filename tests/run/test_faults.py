@@ -1,5 +1,7 @@
 """Disks that fail and processes that are killed in the middle of a write lose no checkpoint.
 
+One that cannot be read is passed over.
+
 tests/faults/faults.h says how calls of the system are made to fail.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,12 +35,17 @@ DISKS = [
     ("EROFS", "+", "Read-only file system"),
 ]
 
+# What reading meets, for how long, what is said, and the status where there is no other checkpoint:
+# a broken disk is a failure, a file that ends too early is bad input.
+READS = [("READ_EIO", "", "Input/output error", 1), ("READ_END", "+", "", 2)]
+
 Train = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def train(launch: Launch, tiny: TinyRun) -> Train:
-    """Trains a step a checkpoint; `fault` happens on rank `victim`, whose calls go to `calls`."""
+    """Trains a step a checkpoint; `fault` happens to files of the output folder, or to `file`, on
+    rank `victim`, whose calls go to `calls`."""
 
     def run(
         ranks: int,
@@ -45,17 +53,19 @@ def train(launch: Launch, tiny: TinyRun) -> Train:
         fault: str = "EIO 1000000",
         victim: int = 0,
         calls: Path | None = None,
+        file: Path | None = None,
+        command: str = "train",
     ) -> subprocess.CompletedProcess[str]:
         environment = {
             "LD_PRELOAD": FAULTS,
-            "HEARTH_FAULT": f"{fault} {tiny.output}/",
+            "HEARTH_FAULT": f"{fault} {file or f'{tiny.output}/'}",
             "HEARTH_FAULT_RANK": str(victim),
         }
         if ranks == 1:
             environment["OMPI_COMM_WORLD_RANK"] = "0"  # there is no mpirun that would say so
         if calls is not None:
             environment["HEARTH_FAULT_CALLS"] = str(calls)
-        return launch(ranks, "train", str(tiny.deck), *EVERY_STEP, *options, **environment)
+        return launch(ranks, command, str(tiny.deck), *EVERY_STEP, *options, **environment)
 
     return run
 
@@ -146,6 +156,63 @@ def test_disk_that_fails_at_any_call(
     assert finished.returncode == 0, finished.stderr
     if "nothing to do" not in finished.stderr:
         assert_resumed(finished.stderr, before)
+    assert_same_run(undisturbed, tiny.output, STEPS)
+
+
+@pytest.mark.parametrize(("ranks", "victim"), [(1, 0), (2, 0), (2, 1)])
+def test_checkpoint_that_cannot_be_read(
+    launch: Launch, tiny: TinyRun, train: Train, ranks: int, victim: int
+) -> None:
+    undisturbed = reference(launch, tiny)
+    assert train(1, f"--run.stop_step={STEPS - 1}").returncode == REQUEUE
+    last, older = newest(tiny), tiny.output / f"checkpoints/step_{STEPS - 2:08}.h5"
+    assert last is not None and last.name == f"step_{STEPS - 1:08}.h5" and older.exists()
+    before = tiny.folder / "before"
+    shutil.copytree(tiny.output, before)
+    named = {"command": "evaluate", "victim": victim, "file": last}
+
+    def again(fault: str, **more: Path) -> subprocess.CompletedProcess[str]:
+        shutil.rmtree(tiny.output)
+        shutil.copytree(before, tiny.output)
+        return train(ranks, fault=fault, victim=victim, file=last, **more)
+
+    log = tiny.folder / "calls"
+    whole = again("READ_EIO 1000000", calls=log)
+    assert whole.returncode == 0, whole.stderr
+    assert_resumed(whole.stderr, last)
+    calls = len(log.read_text().splitlines())
+    assert calls > 20
+    for number, call in enumerate(np.linspace(1, calls, 5).astype(int)):
+        effect, plus, reason, _ = READS[number % len(READS)]
+        finished = again(f"{effect} {call}{plus}")
+        assert finished.returncode == 0, finished.stderr
+        passed = [line for line in finished.stderr.splitlines() if "passed over" in line]
+        assert len(passed) == 1 and f"{last}: " in passed[0], finished.stderr
+        assert reason in passed[0]
+        assert f"resumed from {older} at step {STEPS - 2}\n" in finished.stderr
+        assert_same_run(undisturbed, tiny.output, STEPS)
+
+    shutil.rmtree(tiny.output)
+    shutil.copytree(before, tiny.output)
+    log.unlink()
+    resume = f"--checkpoint.resume={last}"
+    assert train(ranks, resume, fault="READ_EIO 1000000", calls=log, **named).returncode == 0
+    calls = len(log.read_text().splitlines())
+    for effect, plus, reason, status in READS:
+        finished = train(ranks, resume, fault=f"{effect} {calls // 2}{plus}", **named)
+        assert finished.returncode == status, finished.stderr
+        errors = [line for line in finished.stderr.splitlines() if line.startswith("hearth: ")]
+        assert len(errors) == 1 and errors[0].startswith(f"hearth: {last}: "), finished.stderr
+        assert reason in errors[0]
+
+
+def test_short_and_interrupted_reads_go_on(launch: Launch, tiny: TinyRun, train: Train) -> None:
+    undisturbed = reference(launch, tiny)
+    for step, fault in enumerate(("EIO 1000000", "READ_SHORT 1+", "READ_EINTR 9"), start=1):
+        last = newest(tiny)
+        finished = train(2, f"--run.stop_step={step}", fault=fault, victim=step % 2)
+        assert finished.returncode == (0 if step == STEPS else REQUEUE), finished.stderr
+        assert_resumed(finished.stderr, last)
     assert_same_run(undisturbed, tiny.output, STEPS)
 
 

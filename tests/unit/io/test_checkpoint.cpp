@@ -346,6 +346,11 @@ TEST_CASE("what cannot be written is said, and leaves nothing behind") {
     CHECK(refused(folder / "step.h5").find("elements of /model/layers/00/experts/gate") !=
           std::string::npos);
   }
+  SECTION("a part that cuts a block") {
+    held.parts[0].range.end -= 1;
+    held.parts[0].values = Array1<float>("values", held.parts[0].range.size());
+    CHECK(refused(folder / "step.h5").find("whole blocks of 4096") != std::string::npos);
+  }
   SECTION("parts that overlap") {
     held.parts.push_back(held.parts.back());
     CHECK(refused(folder / "step.h5") != "");

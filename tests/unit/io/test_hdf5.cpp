@@ -1,5 +1,6 @@
 #include <sys/mount.h>
 
+#include <array>
 #include <filesystem>
 #include <numeric>
 
@@ -17,7 +18,7 @@ TEST_CASE("datasets, groups and attributes come back") {
   std::iota(values.begin(), values.end(), 0.5);
   {
     hdf5::File file = hdf5::File::create(path);
-    file.create_dataset<double>("/z/deep/cube", {3, 4, 5}).write<double>({0, 60}, values.data());
+    file.create_dataset<double>("/z/deep/cube", {3, 4, 5}).write(values.data());
     file.create_dataset<std::int32_t>("/z/deep/none", {0, 4}, hdf5::Storage::compressed);
     file.create_dataset<float>("/a", {2});
     file.create_text_dataset("/names", {3}).write_texts({"one", "", "größe"});
@@ -39,9 +40,11 @@ TEST_CASE("datasets, groups and attributes come back") {
   CHECK(cube.axes() == std::vector<std::string>{"x", "y", "z"});
   CHECK(cube.holds<double>());
   CHECK_FALSE(cube.holds<float>());
-  std::vector<double> part(31);
-  cube.read<double>({17, 48}, part.data(), 7 * 8);
-  CHECK(std::equal(part.begin(), part.end(), values.begin() + 17));
+  std::vector<double> read(60);
+  cube.read(read.data());
+  CHECK(read == values);
+  CHECK(fixture::read_bytes(path).substr(static_cast<std::size_t>(cube.file_offset()), 480) ==
+        std::string(reinterpret_cast<const char*>(values.data()), 480));
   CHECK(file.dataset("/z/deep/none").dims() == std::vector<Index>{0, 4});
   CHECK(file.dataset("/names").read_texts() == std::vector<std::string>{"one", "", "größe"});
   CHECK(file.get_text("/", "fixed") == "größe");
@@ -79,6 +82,25 @@ TEST_CASE("HDF5's errors become one line") {
   }
 }
 
+TEST_CASE("a dataset in chunks has no place of its own") {
+  const fixture::TemporaryFolder folder;
+  const std::string path = folder / "file.h5";
+  {
+    hdf5::File file = hdf5::File::create(path);
+    file.create_dataset<float>("/a", {2}, hdf5::Storage::compressed)
+        .write(std::array{1.0F, 2.0F}.data());
+    file.close();
+  }
+  const hdf5::File file = hdf5::File::open(path);
+  int status = 0;
+  CHECK(
+      message_of([&] { (void)file.dataset("/a").file_offset(); }, &status) ==
+      path +
+          ": /a: does not lie in one stretch of the file; h5repack -l CONTI makes a file where it "
+          "does");
+  CHECK(status == 2);
+}
+
 TEST_CASE("a full disk is an error like others") {
   const fixture::TemporaryFolder folder;
   const std::string disk = folder / "disk";
@@ -100,7 +122,7 @@ TEST_CASE("a full disk is an error like others") {
                 name, {elements},
                 compressed ? hdf5::Storage::compressed : hdf5::Storage::contiguous);
             file.set_text(name, "long", std::string(20000, 'x'), hdf5::TextStorage::variable);
-            if (i > 0) file.dataset(name).write<double>({0, elements}, values.data());
+            if (i > 0) file.dataset(name).write(values.data());
           }
           file.close();
         });

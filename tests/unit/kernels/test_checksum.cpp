@@ -1,4 +1,5 @@
 #include <bit>
+#include <limits>
 #include <numeric>
 
 #include "catch.hpp"
@@ -55,6 +56,29 @@ TEMPLATE_TEST_CASE("checksums of chunks are the documented sums, without padding
     CHECK(to_host(sum)[run] ==
           std::accumulate(found.begin() + begin[run], found.begin() + end[run], std::uint64_t{0}));
   }
+}
+
+TEMPLATE_TEST_CASE("values that are not finite are counted by chunk, without padding", "", float,
+                   double) {
+  using T = TestType;
+  std::vector<double> values = random_values("values", all_elements);
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  constexpr double largest = std::numeric_limits<T>::max();
+  constexpr std::size_t block = block_elements, chunk = chunk_elements;
+  values[3] = values[500] = infinity;
+  values[4] = -infinity;
+  values[5] = largest;
+  values[chunk] = std::numeric_limits<double>::quiet_NaN();
+  values[block + 99] = infinity;                       // the second block has 100 elements
+  values[block + 100] = values[2 * block] = infinity;  // padding
+  const ChunkChecksums checksums = places();
+  const Array1<std::uint64_t> counts("counts", all_elements / chunk_elements);
+  take_checksums<T>(to_device<T>(values), checksums, counts);
+  std::vector<std::uint64_t> expected(all_elements / chunk_elements, 0);
+  expected[0] = 3;
+  expected[1] = expected[block / chunk] = 1;
+  CHECK(to_host(counts) == expected);
+  CHECK(to_host(checksums.sum) == expected_chunks(to_host(to_device<T>(values))));
 }
 
 TEMPLATE_TEST_CASE("adam takes the checksums of what it has written", "", bfloat16, float, double) {

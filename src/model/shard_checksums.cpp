@@ -1,4 +1,4 @@
-#include "train/shard_checksums.hpp"
+#include "model/shard_checksums.hpp"
 
 #include <algorithm>
 
@@ -50,7 +50,12 @@ ShardChecksums::ShardChecksums(const TensorTable& table, const ArenaLayout& layo
 }
 
 void ShardChecksums::add_to(std::vector<std::int64_t>& sums) const {
-  kernels::sum_chunks(chunks_.sum, begin_, end_, sum_);
+  add_to(sums, chunks_.sum);
+}
+
+void ShardChecksums::add_to(std::vector<std::int64_t>& sums,
+                            const Array1<const std::uint64_t>& chunks) const {
+  kernels::sum_chunks(chunks, begin_, end_, sum_);
   const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), sum_);
   for (std::size_t stretch = 0; stretch < tensor_.size(); ++stretch) {
     std::int64_t& sum = sums[static_cast<std::size_t>(tensor_[stretch])];

@@ -1,4 +1,4 @@
-// The tensors' checksums over one shard of an arena, kept current by the pass that updates it.
+// The tensors' checksums over one shard of an arena, filled in by a pass over it.
 #pragma once
 
 #include "kernels/checksum.hpp"
@@ -17,6 +17,8 @@ class ShardChecksums {
 
   // sums[tensor] += the checksum of the tensor's elements in this shard, mod 2⁶⁴: (tensors).
   void add_to(std::vector<std::int64_t>& sums) const;
+  // The same of any other number by chunk: (chunks).
+  void add_to(std::vector<std::int64_t>& sums, const Array1<const std::uint64_t>& chunks) const;
 
  private:
   kernels::ChunkChecksums chunks_;
