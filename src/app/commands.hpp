@@ -32,6 +32,14 @@ Status evaluate_command(const Config& config, const Communicator& world);
 Status prune_command(const Config& config, const DerivedRequest& request,
                      const Communicator& world);
 
+// Makes fewer experts of similar ones; docs/after_training.md. Writes request.output.
+Status merge_command(const Config& config, const DerivedRequest& request,
+                     const Communicator& world);
+
+// Finds top_k.skip_below; docs/after_training.md. Writes request.output.
+Status calibrate_skip_command(const Config& config, const DerivedRequest& request,
+                              const Communicator& world);
+
 // Makes a model with experts, `config`, of the dense one; docs/after_training.md. Writes
 // request.output.
 Status upcycle_command(const Config& dense, const Config& config, const DerivedRequest& request,

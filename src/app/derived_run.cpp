@@ -5,11 +5,13 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 
 #include "base/error.hpp"
 #include "config/deck.hpp"
 #include "io/output_directory.hpp"
 #include "io/replace_file.hpp"
+#include "kernels/routing/selection.hpp"
 #include "model/counts.hpp"
 
 namespace hearth {
@@ -63,22 +65,54 @@ Config derived_config(const Config& config, const std::string& output) {
   return derived;
 }
 
-std::optional<Corpus> validation_split(const Config& config, const Corpus& corpus) {
-  if (!SplitShares(config.data.split).has(Split::validation)) return std::nullopt;
-  return corpus.one_pass(Split::validation);
+namespace {
+
+// Experts that a token of the first batch is sent to, on average, by layer.
+template <class T>
+std::vector<double> experts_of_token(Trainer<T>& trainer, const Config& config,
+                                     const Corpus& corpus, const Communicator& world) {
+  // (moe layers + 1): copies, tokens
+  std::vector<std::int64_t> sums(static_cast<std::size_t>(config.moe_layers()) + 1, 0);
+  for (const DeviceCell& cell : trainer.load(corpus, 0)) {
+    const auto choices = trainer.route(cell);
+    for (std::size_t layer = 0; layer < choices.size(); ++layer) {
+      sums[layer] += kernels::count_choices(
+          choices[layer], config.moe.experts.at(static_cast<std::int64_t>(layer)));
+    }
+    sums.back() += cell.tokens;
+  }
+  world.sum(sums);
+  std::vector<double> experts;
+  for (std::size_t layer = 0; layer + 1 < sums.size(); ++layer) {
+    experts.push_back(static_cast<double>(sums[layer]) / static_cast<double>(sums.back()));
+  }
+  return experts;
 }
 
+}  // namespace
+
 template <class T>
-ModelMeasure measure(Trainer<T>& trainer, const Corpus* validation, const Config& config,
+ModelMeasure measure(Trainer<T>& trainer, const Config& config, const Corpus& corpus,
                      const Communicator& world) {
-  if (validation == nullptr) return {};
-  (void)trainer.evaluate(*validation, 1);  // memory and compiled kernels
+  ModelMeasure found;
+  found.experts = experts_of_token(trainer, config, corpus, world);
+  std::optional<Corpus> validation;
+  world.together([&] {
+    if (SplitShares(config.data.split).has(Split::validation)) {
+      validation.emplace(corpus.one_pass(Split::validation));
+    }
+  });
+  if (!validation) return found;
+  (void)trainer.evaluate(*validation, 1);  // memory, and products that are compiled
   world.barrier();
   const auto start = std::chrono::steady_clock::now();
   const SourceLoss all = all_sources(trainer.evaluate(*validation, config.evaluate.batches));
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return {all.loss, all.tokens, static_cast<double>(all.tokens) / seconds};
+  found.loss = all.loss;
+  found.tokens = all.tokens;
+  found.tokens_per_s = static_cast<double>(all.tokens) / seconds;
+  return found;
 }
 
 template <class T>
@@ -130,9 +164,15 @@ void print_comparison(const Config& older, const Config& newer, const ModelMeasu
           static_cast<long long>(now.total));
   numbers("active parameters", "%lld", static_cast<long long>(then.active),
           static_cast<long long>(now.active));
-  // Backward costs twice as much as forward.
-  numbers("forward FLOPs per token", "%.6g", training_flops_per_token(older) / 3,
-          training_flops_per_token(newer) / 3);
+  const auto mean = [](const ModelMeasure& measured) {
+    const auto& of_layers = measured.experts;
+    return of_layers.empty() ? 0.0
+                             : std::accumulate(of_layers.begin(), of_layers.end(), 0.0) /
+                                   static_cast<double>(of_layers.size());
+  };
+  numbers("experts of a token, measured", "%.4f", mean(before), mean(after));
+  numbers("forward FLOPs per token", "%.6g", forward_flops_per_token(older, before.experts),
+          forward_flops_per_token(newer, after.experts));
   if (before.tokens > 0) {
     numbers("tokens/s of validation, measured", "%.0f", before.tokens_per_s, after.tokens_per_s);
   }
@@ -150,9 +190,7 @@ void write_derived(const Config& older, const Config& config, const Communicator
   read_derived<Real<T>>(world, checkpoint, trainer.parameters().table(), sources,
                         tensor_parts(trainer, false));
   trainer.optimizer().spread_weights();
-  std::optional<Corpus> validation;
-  world.together([&] { validation = validation_split(config, corpus); });
-  const ModelMeasure after = measure(trainer, validation ? &*validation : nullptr, config, world);
+  const ModelMeasure after = measure(trainer, config, corpus, world);
 
   std::unique_ptr<OutputDirectory> output;
   world.together([&] {

@@ -25,15 +25,13 @@ struct ModelMeasure {
   double loss = 0;          // of the validation split, nats per token
   std::int64_t tokens = 0;  // of it; 0: it has no whole sequence, or the deck has no such split
   double tokens_per_s = 0;  // of validation on these ranks, after a first batch
+  std::vector<double> experts = {};  // (moe layers): of a token of the first training batch
 };
 
-// Loss and speed of the weights that the trainer has. `validation` may be null. Collective.
+// Of the weights that the trainer has; corpus is the training split. Collective.
 template <class T>
-[[nodiscard]] ModelMeasure measure(Trainer<T>& trainer, const Corpus* validation,
-                                   const Config& config, const Communicator& world);
-
-// The corpus' validation split; none where the deck has none.
-[[nodiscard]] std::optional<Corpus> validation_split(const Config& config, const Corpus& corpus);
+[[nodiscard]] ModelMeasure measure(Trainer<T>& trainer, const Config& config, const Corpus& corpus,
+                                   const Communicator& world);
 
 // Makes the model, whose tensors come from `checkpoint` of `older`, writes it as the checkpoint of
 // step 0 of a run in config.run.output, with run.deck beside, and prints both models' measures.

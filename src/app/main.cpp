@@ -33,6 +33,10 @@ constexpr const char* usage =
     "  evaluate DECK            validation loss of each data source from a checkpoint\n"
     "  prune DECK --experts=R --output=FOLDER [--batches=B]\n"
     "                           drop experts of a checkpoint, those that change layers least\n"
+    "  merge DECK --experts=R --output=FOLDER [--batches=B]\n"
+    "                           merge experts of a checkpoint that give similar outputs\n"
+    "  calibrate-skip DECK --output=FOLDER [--batches=B]\n"
+    "                           find below which gate a token's lower choices can be skipped\n"
     "  upcycle DECK --output=FOLDER --moe.experts=E [--moe.key=value ...]\n"
     "                           make a model with experts of a dense checkpoint\n"
     "  keys                     the deck manual\n"
@@ -51,9 +55,15 @@ constexpr Argument arguments[] = {
     {"prune", "experts", "a number of experts that stay in each layer", true},
     {"prune", "output", "a folder that is not there yet", true},
     {"prune", "batches", "a number of global batches", false},
+    {"merge", "experts", "a number of experts for each layer", true},
+    {"merge", "output", "a folder that is not there yet", true},
+    {"merge", "batches", "a number of global batches", false},
+    {"calibrate-skip", "output", "a folder that is not there yet", true},
+    {"calibrate-skip", "batches", "a number of global batches", false},
     {"upcycle", "output", "a folder that is not there yet", true},
 };
-constexpr const char* with_deck[] = {"train", "check", "evaluate", "prune", "upcycle"};
+constexpr const char* with_deck[] = {"train", "check",          "evaluate", "prune",
+                                     "merge", "calibrate-skip", "upcycle"};
 
 struct CommandLine {
   std::string command, deck;
@@ -114,8 +124,10 @@ CommandLine parse_command_line(int argc, char** argv) {
   const bool known = needs_deck || line.command == "keys" || line.command == "--help" ||
                      line.command == "--version";
   if (!known) {
-    throw input_error("unknown command '", line.command,
-                      "'; expected train, check, evaluate, prune, upcycle or keys (hearth --help)");
+    throw input_error(
+        "unknown command '", line.command,
+        "'; expected train, check, evaluate, prune, merge, calibrate-skip, upcycle or "
+        "keys (hearth --help)");
   }
   if (needs_deck && line.deck.empty()) {
     throw input_error("hearth ", line.command, " needs a deck, such as inputs/quickstart.deck");
@@ -179,6 +191,10 @@ Status run_command(const CommandLine& line, const Communicator& world) {
     return check_command(config, world, ranks);
   }
   if (line.command == "prune") return prune_command(config, line.derived_request(), world);
+  if (line.command == "merge") return merge_command(config, line.derived_request(), world);
+  if (line.command == "calibrate-skip") {
+    return calibrate_skip_command(config, line.derived_request(), world);
+  }
   if (line.command == "upcycle") {
     Config dense;
     world.together([&] { dense = read_deck(line.deck, of_dense_model(line.overrides)); });

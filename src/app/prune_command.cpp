@@ -33,11 +33,8 @@ void print_plan(const std::vector<PrunedLayer>& plan, const Config& config, std:
 template <class T>
 Status prune(const Config& config, const Config& pruned, const DerivedRequest& request,
              const Communicator& world) {
-  std::optional<Corpus> corpus, validation;
-  world.together([&] {
-    corpus = calibration_corpus(config, request.batches);
-    validation = validation_split(config, *corpus);
-  });
+  std::optional<Corpus> corpus;
+  world.together([&] { corpus = calibration_corpus(config, request.batches); });
   std::string checkpoint;
   std::vector<PrunedLayer> plan;
   ModelMeasure before;
@@ -46,7 +43,7 @@ Status prune(const Config& config, const Config& pruned, const DerivedRequest& r
     Trainer<T> trainer(config, mesh, corpus->sources());
     checkpoint = read_weights(config, world, trainer);
     plan = choose_experts(trainer, config, world, *corpus, request.batches, request.experts);
-    before = measure(trainer, validation ? &*validation : nullptr, config, world);
+    before = measure(trainer, config, *corpus, world);
   }
   if (world.is_first()) print_plan(plan, config, request.batches);
   std::vector<ExpertTerms> experts;

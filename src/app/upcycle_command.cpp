@@ -9,18 +9,15 @@ namespace {
 
 template <class T>
 Status upcycle(const Config& dense, const Config& config, const Communicator& world) {
-  std::optional<Corpus> corpus, validation;
-  world.together([&] {
-    corpus = calibration_corpus(dense, 1);
-    validation = validation_split(dense, *corpus);
-  });
+  std::optional<Corpus> corpus;
+  world.together([&] { corpus = calibration_corpus(dense, 1); });
   std::string checkpoint;
   ModelMeasure before;
   {
     const Mesh mesh(world, dense.parallel.expert_ranks, dense.experts_by_layer());
     Trainer<T> trainer(dense, mesh, corpus->sources());
     checkpoint = read_weights(dense, world, trainer);
-    before = measure(trainer, validation ? &*validation : nullptr, dense, world);
+    before = measure(trainer, dense, *corpus, world);
   }
   const TensorSources sources = upcycled(make_tensor_table(dense), make_tensor_table(config));
   write_derived<T>(dense, config, world, checkpoint, sources, *corpus, before);

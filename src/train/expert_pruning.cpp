@@ -76,8 +76,7 @@ Array1<int> on_device(const std::vector<Index>& set) {
 }  // namespace
 
 template <class R>
-DropTrial<R>::DropTrial(std::vector<std::vector<std::vector<Index>>> sets)
-    : sets_(std::move(sets)) {
+DropTrial<R>::DropTrial(DropSets sets) : sets_(std::move(sets)) {
   for (const auto& layer : sets_) {
     squared_.emplace_back(layer.size() + 1, 0.0);
     norms_.emplace_back(layer.size() + 1, 0);
@@ -146,31 +145,55 @@ std::vector<std::vector<double>> DropTrial<R>::sums(const Communicator& world) c
   return result;
 }
 
+std::vector<PrunedLayer> choose_drops(const std::vector<Index>& experts, Index kept,
+                                      std::int64_t most_sets, const CompareSets& compare) {
+  std::vector<PrunedLayer> plan(experts.size());
+  const auto missing = [&](std::size_t layer) {
+    return experts[layer] - kept - static_cast<Index>(plan[layer].dropped.size());
+  };
+  for (bool first = true, open = true; open; first = false) {
+    // 1. The sets that each layer compares this time.
+    DropSets sets(plan.size());
+    for (std::size_t layer = 0; layer < plan.size(); ++layer) {
+      if (first) {
+        plan[layer].enumerated = count_drop_sets(experts[layer], missing(layer)) <= most_sets;
+      } else if (missing(layer) == 0) {
+        continue;
+      }
+      sets[layer] = plan[layer].enumerated ? drop_sets(experts[layer], missing(layer))
+                                           : grown_sets(experts[layer], plan[layer].dropped);
+    }
+    // 2. All layers' at once.
+    const auto changes = compare(sets);
+    // 3. The best ones.
+    open = false;
+    for (std::size_t layer = 0; layer < plan.size(); ++layer) {
+      if (sets[layer].empty()) continue;
+      PrunedLayer& pruned = plan[layer];
+      const auto best = std::min_element(changes[layer].begin(), changes[layer].end() - 1);
+      pruned.dropped = sets[layer][static_cast<std::size_t>(best - changes[layer].begin())];
+      pruned.change = *best;
+      pruned.norm = changes[layer].back();
+      pruned.sets += static_cast<std::int64_t>(sets[layer].size());
+      open = open || missing(layer) > 0;
+    }
+  }
+  for (std::size_t layer = 0; layer < plan.size(); ++layer) {
+    const auto& dropped = plan[layer].dropped;
+    for (Index expert = 0; expert < experts[layer]; ++expert) {
+      if (!std::binary_search(dropped.begin(), dropped.end(), expert)) {
+        plan[layer].kept.push_back(expert);
+      }
+    }
+  }
+  return plan;
+}
+
 template <class T>
 std::vector<PrunedLayer> choose_experts(Trainer<T>& trainer, const Config& config,
                                         const Communicator& world, const Corpus& corpus,
                                         std::int64_t batches, Index kept) {
-  const auto layers = static_cast<std::size_t>(config.moe_layers());
-  std::vector<PrunedLayer> plan(layers);
-  const auto experts = [&](std::size_t layer) {
-    return config.moe.experts.at(static_cast<std::int64_t>(layer));
-  };
-  const auto missing = [&](std::size_t layer) {
-    return experts(layer) - kept - static_cast<Index>(plan[layer].dropped.size());
-  };
-  for (bool first = true, open = true; open; first = false) {
-    // 1. The sets that each layer compares in this pass; none where it is done.
-    std::vector<std::vector<std::vector<Index>>> sets(layers);
-    for (std::size_t layer = 0; layer < layers; ++layer) {
-      if (first) {
-        plan[layer].enumerated = count_drop_sets(experts(layer), missing(layer)) <= most_drop_sets;
-      } else if (missing(layer) == 0) {
-        continue;
-      }
-      sets[layer] = plan[layer].enumerated ? drop_sets(experts(layer), missing(layer))
-                                           : grown_sets(experts(layer), plan[layer].dropped);
-    }
-    // 2. All of them at once, in one pass over the batches.
+  return choose_drops(config.experts_by_layer(), kept, most_drop_sets, [&](const DropSets& sets) {
     DropTrial<Real<T>> trial(sets);
     for (std::int64_t batch = 0; batch < batches; ++batch) {
       for (const DeviceCell& cell : trainer.load(corpus, batch)) {
@@ -178,29 +201,8 @@ std::vector<PrunedLayer> choose_experts(Trainer<T>& trainer, const Config& confi
         trial.end_cell();
       }
     }
-    // 3. The best one.
-    const auto sums = trial.sums(world);
-    open = false;
-    for (std::size_t layer = 0; layer < layers; ++layer) {
-      if (sets[layer].empty()) continue;
-      PrunedLayer& pruned = plan[layer];
-      const auto best = std::min_element(sums[layer].begin(), sums[layer].end() - 1);
-      pruned.dropped = sets[layer][static_cast<std::size_t>(best - sums[layer].begin())];
-      pruned.change = *best;
-      pruned.norm = sums[layer].back();
-      pruned.sets += static_cast<std::int64_t>(sets[layer].size());
-      open = open || missing(layer) > 0;
-    }
-  }
-  for (std::size_t layer = 0; layer < layers; ++layer) {
-    for (Index expert = 0; expert < experts(layer); ++expert) {
-      const auto& dropped = plan[layer].dropped;
-      if (!std::binary_search(dropped.begin(), dropped.end(), expert)) {
-        plan[layer].kept.push_back(expert);
-      }
-    }
-  }
-  return plan;
+    return trial.sums(world);
+  });
 }
 
 template class DropTrial<float>;

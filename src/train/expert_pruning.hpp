@@ -2,6 +2,8 @@
 // arXiv:2402.14800 (NAEE), section 3.2.
 #pragma once
 
+#include <functional>
+
 #include "data/corpus.hpp"
 #include "train/trainer.hpp"
 
@@ -29,9 +31,21 @@ struct PrunedLayer {
   double norm = 0;    // Σ over cells of the Frobenius norm of what the routed experts give
 };
 
-// For each layer with experts the set whose removal, with logits of minus infinity, changes the
-// layer's output least on `batches` global batches of the corpus, so that `kept` experts stay. The
-// layers' inputs are those of the whole model. Of equal sets the first. Needs a router that decides
+// Sets to compare, by layer; none where a layer is done.
+using DropSets = std::vector<std::vector<std::vector<Index>>>;
+
+// The change of the output by each set, and behind the sets the layer's norm; by layer.
+using CompareSets = std::function<std::vector<std::vector<double>>(const DropSets&)>;
+
+// For each layer of those many experts the set whose removal changes its output least, so that
+// `kept` experts stay: of all sets where there are `most_sets` at most, else greedily. Of equal
+// ones the first.
+[[nodiscard]] std::vector<PrunedLayer> choose_drops(const std::vector<Index>& experts, Index kept,
+                                                    std::int64_t most_sets,
+                                                    const CompareSets& compare);
+
+// The same for a model, whose layers' inputs stay those of the whole model, on `batches` global
+// batches of the corpus; a dropped expert's logit is minus infinity. Needs a router that decides
 // token by token, without a state, and no light experts. The same on any layout; collective.
 template <class T>
 [[nodiscard]] std::vector<PrunedLayer> choose_experts(Trainer<T>& trainer, const Config& config,
@@ -39,23 +53,22 @@ template <class T>
                                                       const Corpus& corpus, std::int64_t batches,
                                                       Index kept);
 
-// The sums over cells of drop_changes, for tests: what choose_experts compares. For each layer and
-// each of its sets, in units of kernels::statistic_unit; behind the sets the layer's norm.
+// Measures the changes that choose_experts compares.
 template <class R>
 class DropTrial final : public ExpertObserver<R> {
  public:
-  // (layers) of sets.
-  explicit DropTrial(std::vector<std::vector<std::vector<Index>>> sets);
+  explicit DropTrial(DropSets sets);
 
   [[nodiscard]] bool wants_products() const override { return true; }
   void observe(const SeenTokens<R>& seen) override;
   // After each cell of this rank.
   void end_cell();
-  // Over all ranks, by layer; throws failure where one is not finite. Collective.
+  // As CompareSets gives them: over all ranks, cells rounded to kernels::statistic_unit. Throws
+  // CollectiveError where one is not finite. Collective.
   [[nodiscard]] std::vector<std::vector<double>> sums(const Communicator& world) const;
 
  private:
-  std::vector<std::vector<std::vector<Index>>> sets_;
+  DropSets sets_;
   std::vector<std::vector<double>> squared_;      // of this cell: (layers) of (sets + 1)
   std::vector<std::vector<std::int64_t>> norms_;  // the same, of the cells before
   std::int64_t unfit_ = 0;
