@@ -214,7 +214,7 @@ void write_derived(const Config& older, const Config& config, const Communicator
 }
 
 #define HEARTH_INSTANTIATE(T)                                                             \
-  template ModelMeasure measure<T>(Trainer<T>&, const Corpus*, const Config&,             \
+  template ModelMeasure measure<T>(Trainer<T>&, const Config&, const Corpus&,             \
                                    const Communicator&);                                  \
   template void write_derived<T>(const Config&, const Config&, const Communicator&,       \
                                  const std::string&, const TensorSources&, const Corpus&, \
