@@ -1,4 +1,4 @@
-"""prune and upcycle: what they write evaluates and trains, and is the same on any layout."""
+"""The commands after training: what they write evaluates and trains, the same on any layout."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_upcycled_slices_and_a_shared_expert(launch: Launch, dense: TinyRun) -> 
         (["--moe.experts=4", "--moe.dense_layers=2"], ["no layer would have experts"]),
         (["--moe.experts=4", "--moe.top_k=2", "--moe.expert_ffn=30"], ["does not divide"]),
         (["--moe.experts=4", "--moe.top_k=5"], ["moe.top_k = 5 is more than moe.experts = 4"]),
-        ([*COPIES, "--experts=4"], ["--experts"]),
+        ([*COPIES, "--experts=4"], ["unknown key 'experts'"]),
     ],
 )
 def test_what_cannot_be_upcycled(
@@ -278,3 +278,99 @@ def test_a_mixture_is_not_upcycled(launch: Launch, trained: TinyRun) -> None:
         1, "upcycle", str(trained.deck), f"--output={trained.folder / 'no'}", "--moe.experts=9"
     )
     assert_refused(finished, "has experts already")
+
+
+def run_command(
+    launch: Launch, tiny: TinyRun, command: str, name: str, ranks: int, *more: str
+) -> str:
+    """What it prints."""
+    output = f"--output={tiny.folder / name}"
+    finished = launch(ranks, command, str(tiny.deck), output, *more)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_merged_experts(launch: Launch, trained: TinyRun) -> None:
+    one = run_command(launch, trained, "merge", "one", 1, "--experts=4", "--batches=2")
+    three = run_command(launch, trained, "merge", "three", 3, "--experts=4", "--batches=2")
+    assert_same_checkpoint(trained.folder / "one", trained.folder / "three")
+    line = re.search(r"^layer 1:(.*)$", one, re.MULTILINE)
+    assert line, one
+    assert line[0] in three
+    groups = [
+        {int(e): float(w or 1) for w, e in re.findall(r"(?:(\d\.\d+) of )?(\d+)(?=[ \]])", group)}
+        for group in re.findall(r"\[[^]]*\]", line[1])
+    ]
+    assert len(groups) == 4
+    assert sorted(expert for group in groups for expert in group) == list(range(7))
+    with (
+        h5py.File(trained.output / "checkpoints/step_00000006.h5") as whole,
+        h5py.File(trained.folder / "one/checkpoints/step_00000000.h5") as merged,
+    ):
+        for part in ("router/weight", "experts/gate", "experts/down"):
+            old, new = (file[f"model/layers/01/{part}"][()] for file in (whole, merged))
+            for number, group in enumerate(groups):
+                mean = sum(weight * old[expert] for expert, weight in group.items())
+                assert sum(group.values()) == pytest.approx(1, abs=2e-3)
+                np.testing.assert_allclose(new[number], mean, atol=2e-3 * np.abs(old).max())
+    _, after = before_and_after(one, "validation loss, nats per token")
+    assert loss_of(launch, trained.folder / "one/run.deck") == pytest.approx(after, abs=1e-4)
+    assert launch(3, "train", str(trained.folder / "one/run.deck")).returncode == 0
+
+    same = run_command(launch, trained, "merge", "same", 1, "--experts=7")
+    losses = before_and_after(same, "validation loss, nats per token")
+    assert losses[0] == losses[1]
+
+
+def test_skipping(launch: Launch, trained: TinyRun) -> None:
+    one = run_command(launch, trained, "calibrate-skip", "one", 1, "--batches=2")
+    three = run_command(launch, trained, "calibrate-skip", "three", 3, "--batches=2")
+    assert_same_checkpoint(trained.folder / "one", trained.folder / "three")
+    found = re.search(r"^layer 1: a choice below (0\.\d+) of the largest", one, re.MULTILINE)
+    assert found, one
+    assert found[0] in three
+    deck = trained.folder / "one/run.deck"
+    value = re.search(r"^skip_below = (\S+)$", deck.read_text(), re.MULTILINE)
+    assert float(value[1]) == pytest.approx(float(found[1]), abs=1e-6)
+    # Of two lower choices about one is left.
+    before, after = before_and_after(one, "experts of a token, measured")
+    assert before == 3
+    assert after == pytest.approx(2, abs=0.1)
+    flops = before_and_after(one, "forward FLOPs per token")
+    assert flops[0] - flops[1] == pytest.approx(2 * 3 * 20 * 24 * (before - after), rel=1e-2)
+    _, loss = before_and_after(one, "validation loss, nats per token")
+    assert loss_of(launch, deck) == pytest.approx(loss, abs=1e-4)
+    # An evaluation may skip otherwise, as the deck's owner wishes.
+    finished = launch(1, "evaluate", str(deck), "--top_k.skip_below=0")
+    assert finished.returncode == 0, finished.stderr
+    assert loss_of(launch, trained.deck) == float(
+        re.search(r"^all +(\S+)", finished.stdout, re.MULTILINE)[1]
+    )
+    # Training goes on, the same on any layout.
+    checksums = []
+    for name, ranks in (("one", 1), ("three", 3)):
+        finished = launch(ranks, "train", str(trained.folder / name / "run.deck"))
+        assert finished.returncode == 0, finished.stderr
+        checksums.append(re.findall(r"weights checksum ([0-9a-f]{16})", finished.stderr)[-1])
+    assert checksums[0] == checksums[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "fragments"),
+    [
+        ("merge", ["--experts=8"], ["hearth merge: --experts=8 is more than moe.experts = 7"]),
+        ("merge", ["--experts=2"], ["moe.top_k = 3 is more than moe.experts = 2"]),
+        ("merge", [], ["merge needs --experts="]),
+        ("calibrate-skip", ["--experts=3"], ["unknown key 'experts'"]),
+        ("calibrate-skip", ["--moe.router=top_p"], ["moe.router = top_p", "which can skip"]),
+        ("calibrate-skip", ["--top_k.skip_below=0.5"], ["is set already"]),
+        ("calibrate-skip", ["--run.output=nowhere"], ["no checkpoint to start from"]),
+    ],
+)
+def test_what_cannot_be_merged_or_calibrated(
+    launch: Launch, trained: TinyRun, command: str, arguments: list[str], fragments: list[str]
+) -> None:
+    output = trained.folder / "no"
+    finished = launch(1, command, str(trained.deck), f"--output={output}", *arguments)
+    assert_refused(finished, *fragments)
+    assert not output.exists()
