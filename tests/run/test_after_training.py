@@ -356,7 +356,7 @@ def test_skipping(launch: Launch, trained: TinyRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "fragments"),
+    ("task", "arguments", "fragments"),
     [
         ("merge", ["--experts=8"], ["hearth merge: --experts=8 is more than moe.experts = 7"]),
         ("merge", ["--experts=2"], ["moe.top_k = 3 is more than moe.experts = 2"]),
@@ -368,9 +368,9 @@ def test_skipping(launch: Launch, trained: TinyRun) -> None:
     ],
 )
 def test_what_cannot_be_merged_or_calibrated(
-    launch: Launch, trained: TinyRun, command: str, arguments: list[str], fragments: list[str]
+    launch: Launch, trained: TinyRun, task: str, arguments: list[str], fragments: list[str]
 ) -> None:
     output = trained.folder / "no"
-    finished = launch(1, command, str(trained.deck), f"--output={output}", *arguments)
+    finished = launch(1, task, str(trained.deck), f"--output={output}", *arguments)
     assert_refused(finished, *fragments)
     assert not output.exists()
