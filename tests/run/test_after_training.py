@@ -116,6 +116,7 @@ def test_pruned_model_evaluates_and_trains(launch: Launch, trained: TinyRun) -> 
         finished = launch(ranks, "train", *arguments)
         assert finished.returncode == 0, finished.stderr
         assert "step_00000000.h5 at step 0" in finished.stderr
+        assert "is not there" not in finished.stderr
         checksums.append(re.findall(r"weights checksum ([0-9a-f]{16})", finished.stderr)[-1])
     assert checksums[0] == checksums[1]
 
