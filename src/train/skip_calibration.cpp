@@ -27,8 +27,8 @@ void count_shares(const SeenTokens<R>& seen, const Array2<std::int64_t>& counts)
         for (int j = 0; j < slots && choice(t, j) >= 0; ++j) {
           if (j == best || !(largest > 0)) continue;
           const double share = static_cast<double>(gate(t, j)) / largest;
-          const int step = static_cast<int>(share * share_steps);
-          Kokkos::atomic_inc(&counts(layer, step));
+          if (!(share >= 0)) continue;  // a not-a-number
+          Kokkos::atomic_inc(&counts(layer, static_cast<Index>(share * share_steps)));
         }
       });
 }
