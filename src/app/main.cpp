@@ -5,16 +5,12 @@
 
 #include <Kokkos_Core.hpp>
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
-#include <iterator>
-#include <limits>
-#include <map>
-#include <optional>
 #include <string_view>
 #include <thread>
 
+#include "app/command_line.hpp"
 #include "app/commands.hpp"
 #include "app/signals.hpp"
 #include "base/version.hpp"
@@ -24,125 +20,6 @@
 namespace {
 
 using namespace hearth;
-
-constexpr const char* usage =
-    "usage: hearth COMMAND [DECK] [--section.key=value ...]\n"
-    "\n"
-    "  train DECK               train; resumes from the newest good checkpoint in run.output\n"
-    "  check DECK [--ranks=R]   validate; print the resolved deck, sizes and the decomposition\n"
-    "  evaluate DECK            validation loss of each data source from a checkpoint\n"
-    "  prune DECK --experts=R --output=FOLDER [--batches=B]\n"
-    "                           drop experts of a checkpoint, those that change layers least\n"
-    "  merge DECK --experts=R --output=FOLDER [--batches=B]\n"
-    "                           merge experts of a checkpoint that give similar outputs\n"
-    "  calibrate-skip DECK --output=FOLDER [--batches=B]\n"
-    "                           find below which gate a token's lower choices can be skipped\n"
-    "  upcycle DECK --output=FOLDER --moe.experts=E [--moe.key=value ...]\n"
-    "                           make a model with experts of a dense checkpoint\n"
-    "  keys                     the deck manual\n"
-    "\n"
-    "On several ranks: mpirun -n R hearth train DECK\n"
-    "Exit status: 0 done, 2 bad usage, deck or data, 75 stopped early at a good checkpoint,\n"
-    "1 any other failure.\n";
-
-// Arguments of a command beside the deck's keys, and whether it cannot do without.
-struct Argument {
-  const char *command, *name, *meaning;
-  bool needed;
-};
-constexpr Argument arguments[] = {
-    {"check", "ranks", "a number of ranks", false},
-    {"prune", "experts", "a number of experts that stay in each layer", true},
-    {"prune", "output", "a folder that is not there yet", true},
-    {"prune", "batches", "a number of global batches", false},
-    {"merge", "experts", "a number of experts for each layer", true},
-    {"merge", "output", "a folder that is not there yet", true},
-    {"merge", "batches", "a number of global batches", false},
-    {"calibrate-skip", "output", "a folder that is not there yet", true},
-    {"calibrate-skip", "batches", "a number of global batches", false},
-    {"upcycle", "output", "a folder that is not there yet", true},
-};
-constexpr const char* with_deck[] = {"train", "check",          "evaluate", "prune",
-                                     "merge", "calibrate-skip", "upcycle"};
-
-struct CommandLine {
-  std::string command, deck;
-  std::vector<std::string> overrides;
-  std::map<std::string, std::string> own;  // values of its Arguments that were given
-
-  // Of an Argument that is a number; none: it was not given.
-  [[nodiscard]] std::optional<std::int64_t> number(const Argument& argument) const {
-    const auto found = own.find(argument.name);
-    if (found == own.end()) return std::nullopt;
-    const std::string& digits = found->second;
-    std::int64_t value = 0;
-    const char* const end = digits.data() + digits.size();
-    const auto parsed = std::from_chars(digits.data(), end, value);
-    if (value < 1 || value > std::numeric_limits<int>::max() || parsed.ec != std::errc() ||
-        parsed.ptr != end) {
-      throw input_error("command line: --", argument.name, "=", digits, "; expected ",
-                        argument.meaning);
-    }
-    return value;
-  }
-  [[nodiscard]] std::optional<std::int64_t> number(std::string_view name) const {
-    for (const Argument& argument : arguments) {
-      if (command == argument.command && name == argument.name) return number(argument);
-    }
-    return std::nullopt;
-  }
-  [[nodiscard]] DerivedRequest derived_request() const {
-    return {own.at("output"), number("experts").value_or(0), number("batches").value_or(1)};
-  }
-};
-
-// Takes up an argument of the command; false where it is none.
-bool take_own(const std::string& given, CommandLine& line) {
-  for (const Argument& argument : arguments) {
-    const std::string start = text("--", argument.name, "=");
-    if (line.command != argument.command || !given.starts_with(start)) continue;
-    line.own[argument.name] = given.substr(start.size());
-    return true;
-  }
-  return false;
-}
-
-CommandLine parse_command_line(int argc, char** argv) {
-  CommandLine line;
-  line.command = argc > 1 ? argv[1] : "--help";
-  for (int i = 2; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (take_own(argument, line)) continue;
-    if (argument.starts_with("--") || !line.deck.empty()) {
-      line.overrides.push_back(argument);
-    } else {
-      line.deck = argument;
-    }
-  }
-  const bool needs_deck =
-      std::find(std::begin(with_deck), std::end(with_deck), line.command) != std::end(with_deck);
-  const bool known = needs_deck || line.command == "keys" || line.command == "--help" ||
-                     line.command == "--version";
-  if (!known) {
-    throw input_error(
-        "unknown command '", line.command,
-        "'; expected train, check, evaluate, prune, merge, calibrate-skip, upcycle or "
-        "keys (hearth --help)");
-  }
-  if (needs_deck && line.deck.empty()) {
-    throw input_error("hearth ", line.command, " needs a deck, such as inputs/quickstart.deck");
-  }
-  for (const Argument& argument : arguments) {
-    if (line.command != argument.command) continue;
-    const auto found = line.own.find(argument.name);
-    if (found != line.own.end() ? found->second.empty() : argument.needed) {
-      throw input_error("hearth ", line.command, " needs --", argument.name, "=, ",
-                        argument.meaning);
-    }
-    if (std::string_view(argument.name) != "output") (void)line.number(argument);
-  }
-  return line;
-}
 
 // Threads of this rank: the node's cores shared out among its ranks, unless the user said so.
 int threads_per_rank(const Communicator& world) {
@@ -158,26 +35,10 @@ int threads_per_rank(const Communicator& world) {
   return std::max(1, std::min(allowed, cores / ranks));
 }
 
-// What is said about experts on the command line of upcycle is meant for the new model.
-std::vector<std::string> of_dense_model(std::vector<std::string> overrides) {
-  Config any;
-  std::vector<std::string> sections = {"moe"};
-  for (const Option& option : option_table(any)) {
-    if (option.key != "moe.router") continue;
-    sections.insert(sections.end(), option.choices.begin(), option.choices.end());
-  }
-  std::erase_if(overrides, [&](const std::string& given) {
-    return std::any_of(sections.begin(), sections.end(), [&](const std::string& section) {
-      return given.starts_with("--" + section + ".");
-    });
-  });
-  return overrides;
-}
-
 Status run_command(const CommandLine& line, const Communicator& world) {
   if (line.command == "--help" || line.command == "--version" || line.command == "keys") {
     if (!world.is_first()) return Status::done;
-    if (line.command == "--help") std::fputs(usage, stdout);
+    if (line.command == "--help") std::fputs(usage(), stdout);
     if (line.command == "--version")
       std::printf("hearth %s (%s)\n%s\n", version, revision, build_description);
     if (line.command == "keys") std::fputs(deck_manual().c_str(), stdout);
@@ -197,7 +58,7 @@ Status run_command(const CommandLine& line, const Communicator& world) {
   }
   if (line.command == "upcycle") {
     Config dense;
-    world.together([&] { dense = read_deck(line.deck, of_dense_model(line.overrides)); });
+    world.together([&] { dense = read_deck(line.deck, overrides_of_dense_model(line)); });
     return upcycle_command(dense, config, line.derived_request(), world);
   }
   return evaluate_command(config, world);
