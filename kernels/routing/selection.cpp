@@ -71,6 +71,38 @@ void select_top_k(const Array2<const T>& value, const GroupLimit& limit, const A
       });
 }
 
+template <class T>
+void skip_small(const Array2<const T>& value, double share, const Array2<int>& choice) {
+  const int k = static_cast<int>(choice.extent(1));
+  Kokkos::parallel_for(
+      "skip_small", Policy(0, choice.extent(0)), KOKKOS_LAMBDA(const Index t) {
+        const T* v = row(value, t);
+        int* chosen = row(choice, t);
+        T largest = 0;
+        for (int j = 0; j < k && chosen[j] >= 0; ++j) {
+          largest = v[chosen[j]] > largest ? v[chosen[j]] : largest;
+        }
+        const T least = static_cast<T>(share) * largest;
+        int used = 0;
+        for (int j = 0; j < k && chosen[j] >= 0; ++j) {
+          const bool small = v[chosen[j]] < least;  // not for a not-a-number
+          if (!small) chosen[used++] = chosen[j];
+        }
+        for (; used < k; ++used) chosen[used] = -1;
+      });
+}
+
+std::int64_t count_choices(const Array2<const int>& choice, Index end) {
+  std::int64_t count = 0;
+  Kokkos::parallel_reduce(
+      "count_choices", Policy(0, static_cast<Index>(choice.size())),
+      KOKKOS_LAMBDA(const Index i, std::int64_t& sum) {
+        sum += choice.data()[i] >= 0 && choice.data()[i] < end ? 1 : 0;
+      },
+      count);
+  return count;
+}
+
 void select_marked(const Array2<const char>& mark, const Array2<int>& choice) {
   const int destinations = static_cast<int>(mark.extent(1));
   const int slots = static_cast<int>(choice.extent(1));
@@ -132,6 +164,8 @@ template void share_equally<float>(const Array2<const int>&, const Array2<float>
                                    const Array1<float>&, const Array2<float>&);
 template void share_equally<double>(const Array2<const int>&, const Array2<double>&,
                                     const Array1<double>&, const Array2<double>&);
+template void skip_small<float>(const Array2<const float>&, double, const Array2<int>&);
+template void skip_small<double>(const Array2<const double>&, double, const Array2<int>&);
 template void select_top_k<float>(const Array2<const float>&, const GroupLimit&,
                                   const Array2<float>&, const Array2<int>&);
 template void select_top_k<double>(const Array2<const double>&, const GroupLimit&,

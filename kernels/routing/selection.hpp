@@ -20,6 +20,15 @@ void select_top_k(const Array2<const T>& value,  // (tokens, destinations)
                   const Array2<T>& scratch,      // (tokens, k)
                   const Array2<int>& choice);    // (tokens, k)
 
+// Leaves out of a token's choices those whose value is below `share` of the largest one's.
+template <class T>
+void skip_small(const Array2<const T>& value,  // (tokens, destinations)
+                double share,                  //
+                const Array2<int>& choice);    // (tokens, k)
+
+// How many choices are destinations below `end`.
+[[nodiscard]] std::int64_t count_choices(const Array2<const int>& choice, Index end);
+
 // Those that are marked, of which a token has at most `slots`.
 void select_marked(const Array2<const char>& mark,  // (tokens, destinations), 0 or 1
                    const Array2<int>& choice);      // (tokens, slots)

@@ -5,13 +5,12 @@
 
 #include <Kokkos_Core.hpp>
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
-#include <optional>
 #include <string_view>
 #include <thread>
 
+#include "app/command_line.hpp"
 #include "app/commands.hpp"
 #include "app/signals.hpp"
 #include "base/version.hpp"
@@ -21,56 +20,6 @@
 namespace {
 
 using namespace hearth;
-
-constexpr const char* usage =
-    "usage: hearth COMMAND [DECK] [--section.key=value ...]\n"
-    "\n"
-    "  train DECK               train; resumes from the newest good checkpoint in run.output\n"
-    "  check DECK [--ranks=R]   validate; print the resolved deck, sizes and the decomposition\n"
-    "  evaluate DECK            validation loss of each data source from a checkpoint\n"
-    "  keys                     the deck manual\n"
-    "\n"
-    "On several ranks: mpirun -n R hearth train DECK\n"
-    "Exit status: 0 done, 2 bad usage, deck or data, 75 stopped early at a good checkpoint,\n"
-    "1 any other failure.\n";
-
-struct CommandLine {
-  std::string command, deck;
-  std::vector<std::string> overrides;
-  std::optional<int> ranks;  // --ranks of check
-};
-
-CommandLine parse_command_line(int argc, char** argv) {
-  CommandLine line;
-  line.command = argc > 1 ? argv[1] : "--help";
-  for (int i = 2; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (line.command == "check" && argument.starts_with("--ranks=")) {
-      int ranks = 0;
-      const char* const end = argument.data() + argument.size();
-      const auto parsed = std::from_chars(argument.data() + 8, end, ranks);
-      if (ranks < 1 || parsed.ec != std::errc() || parsed.ptr != end)
-        throw input_error("command line: ", argument, "; expected a number of ranks");
-      line.ranks = ranks;
-    } else if (argument.starts_with("--") || !line.deck.empty()) {
-      line.overrides.push_back(argument);
-    } else {
-      line.deck = argument;
-    }
-  }
-  const bool needs_deck =
-      line.command == "train" || line.command == "check" || line.command == "evaluate";
-  const bool known = needs_deck || line.command == "keys" || line.command == "--help" ||
-                     line.command == "--version";
-  if (!known) {
-    throw input_error("unknown command '", line.command,
-                      "'; expected train, check, evaluate or keys (hearth --help)");
-  }
-  if (needs_deck && line.deck.empty()) {
-    throw input_error("hearth ", line.command, " needs a deck, such as inputs/quickstart.deck");
-  }
-  return line;
-}
 
 // Threads of this rank: the node's cores shared out among its ranks, unless the user said so.
 int threads_per_rank(const Communicator& world) {
@@ -89,7 +38,7 @@ int threads_per_rank(const Communicator& world) {
 Status run_command(const CommandLine& line, const Communicator& world) {
   if (line.command == "--help" || line.command == "--version" || line.command == "keys") {
     if (!world.is_first()) return Status::done;
-    if (line.command == "--help") std::fputs(usage, stdout);
+    if (line.command == "--help") std::fputs(usage(), stdout);
     if (line.command == "--version")
       std::printf("hearth %s (%s)\n%s\n", version, revision, build_description);
     if (line.command == "keys") std::fputs(deck_manual().c_str(), stdout);
@@ -98,8 +47,20 @@ Status run_command(const CommandLine& line, const Communicator& world) {
   Config config;
   world.together([&] { config = read_deck(line.deck, line.overrides); });
   if (line.command == "train") return train_command(config, world);
-  if (line.command == "check")
-    return check_command(config, world, line.ranks.value_or(world.size()));
+  if (line.command == "check") {
+    const auto ranks = static_cast<int>(line.number("ranks").value_or(world.size()));
+    return check_command(config, world, ranks);
+  }
+  if (line.command == "prune") return prune_command(config, line.derived_request(), world);
+  if (line.command == "merge") return merge_command(config, line.derived_request(), world);
+  if (line.command == "calibrate-skip") {
+    return calibrate_skip_command(config, line.derived_request(), world);
+  }
+  if (line.command == "upcycle") {
+    Config dense;
+    world.together([&] { dense = read_deck(line.deck, overrides_of_dense_model(line)); });
+    return upcycle_command(dense, config, line.derived_request(), world);
+  }
   return evaluate_command(config, world);
 }
 

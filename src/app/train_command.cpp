@@ -122,7 +122,8 @@ Status train(const Config& config, const Communicator& world) {
       if (!world.is_first()) return;
       std::fprintf(stderr, "resumed from %s at step %lld\n", resumed->path.c_str(),
                    static_cast<long long>(step));
-      records.read(*output, step, config.moe_layers() > 0);
+      // A model that was made of another begins at step 0, without rows.
+      if (step > 0) records.read(*output, step, config.moe_layers() > 0);
       records.routing.set_open_interval(resumed->open_interval);
     });
   } else {

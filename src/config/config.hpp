@@ -100,6 +100,7 @@ struct GroupConfig {
 struct TopKConfig {
   GateConfig gate;
   GroupConfig group;
+  ByLayer<double> skip_below = 0.0;
 };
 
 struct CapacityConfig {

@@ -165,6 +165,7 @@ void validate_experts(const Config& c, const std::string& where) {
   check_layers("moe.experts", moe.experts.values.size());
   check_layers("moe.top_k", moe.top_k.values.size());
   check_layers("capacity.factor", c.capacity.factor.values.size());
+  check_layers("top_k.skip_below", c.top_k.skip_below.values.size());
   for (std::int64_t layer = 0; layer < c.moe_layers(); ++layer) {
     const std::int64_t experts = moe.experts.at(layer), top_k = moe.top_k.at(layer);
     const bool light = moe.router != "hash" && moe.router != "random";

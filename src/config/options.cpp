@@ -70,6 +70,10 @@ std::vector<Option> router_options(Config& c) {
   using enum Change;
   std::vector<Option> table = gate_options("top_k", c.top_k.gate);
   append(table, group_options("top_k", c.top_k.group));
+  append(table, {{"top_k.skip_below", &c.top_k.skip_below, "",
+                  "a token's lower choices whose score is less than this part of its largest are "
+                  "skipped, or of each layer; hearth calibrate-skip finds it; 0: none",
+                  schedule, 0, 1}});
 
   append(table,
          {{"capacity.factor", &c.capacity.factor, "",

@@ -56,15 +56,33 @@ ParameterCounts paper_parameters(const Config& config) {
   return counts;
 }
 
-double training_flops_per_token(const Config& config) {
-  Index weights = 0;
-  for (const TensorInfo& info : make_tensor_table(config)) {
-    const bool product = info.shape.size() >= 2 && info.name != "embedding/weight";
-    if (product) weights += active_elements(info, config);
-  }
+namespace {
+
+// Half the forward pass's.
+template <class Active>
+auto products_of_token(const Config& config, const Active& active) {
   const ModelConfig& m = config.model;
-  const Index attention = m.layers * m.heads * m.head_width() * m.sequence_length;
-  return 6.0 * static_cast<double>(weights + attention);
+  auto products = static_cast<decltype(active(TensorInfo{}))>(m.layers * m.heads * m.head_width() *
+                                                              m.sequence_length);  // of attention
+  for (const TensorInfo& info : make_tensor_table(config)) {
+    if (info.shape.size() >= 2 && info.name != "embedding/weight") products += active(info);
+  }
+  return products;
+}
+
+}  // namespace
+
+double training_flops_per_token(const Config& config) {
+  return 6.0 * static_cast<double>(products_of_token(
+                   config, [&](const TensorInfo& info) { return active_elements(info, config); }));
+}
+
+double forward_flops_per_token(const Config& config, const std::vector<double>& experts) {
+  return 2 * products_of_token(config, [&](const TensorInfo& info) {
+           if (info.owner == Owner::everyone) return static_cast<double>(info.elements());
+           return static_cast<double>(info.slice_elements()) *
+                  experts.at(static_cast<std::size_t>(info.moe_layer));
+         });
 }
 
 }  // namespace hearth

@@ -1,6 +1,8 @@
 // How large a model is and what a token costs.
 #pragma once
 
+#include <vector>
+
 #include "config/config.hpp"
 
 namespace hearth {
@@ -21,5 +23,9 @@ struct ParameterCounts {
 // matrix product (router and head included, embedding not), and causal attention's
 // 6 · layers · heads · head_dim · sequence_length.
 [[nodiscard]] double training_flops_per_token(const Config& config);
+
+// Of forward alone, where a token meets on average that many experts of each layer with experts.
+[[nodiscard]] double forward_flops_per_token(const Config& config,
+                                             const std::vector<double>& experts);  // (moe layers)
 
 }  // namespace hearth

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/expert_products.hpp"
 #include "kernels/swiglu.hpp"
 #include "kernels/team.hpp"
 #include "model/conservation.hpp"
@@ -11,6 +12,24 @@ namespace hearth {
 using kernels::Output;
 using kernels::Segment;
 
+namespace {
+
+void send_to_all(const Array2<int>& choice,    // (tokens, experts)
+                 const Array2<int>& position,  // (tokens, experts)
+                 const Array1<int>& sent) {    // (experts)
+  const auto tokens = static_cast<int>(choice.extent(0));
+  Kokkos::deep_copy(sent, tokens);
+  Kokkos::parallel_for(
+      "send_to_all", Kokkos::RangePolicy<Exec>(0, static_cast<Index>(choice.size())),
+      KOKKOS_LAMBDA(const Index i) {
+        const Index experts = static_cast<Index>(choice.extent(1));
+        choice.data()[i] = static_cast<int>(i % experts);
+        position.data()[i] = static_cast<int>(i / experts);
+      });
+}
+
+}  // namespace
+
 template <class T>
 MoeLayer<T>::MoeLayer(const Config& config, const Parameters<T>& parameters,
                       const std::string& name, Index number, const ExpertPlacement& placement,
@@ -19,6 +38,7 @@ MoeLayer<T>::MoeLayer(const Config& config, const Parameters<T>& parameters,
       placement_(placement),
       exchange_(exchange),
       number_(number),
+      most_tokens_(config.cell_tokens()),
       routing_(config, parameters, name, number, workspace),
       gate_(parameters.experts(name + "experts/gate")),
       up_(parameters.experts(name + "experts/up")),
@@ -90,7 +110,10 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
     const auto phase = workspace_.timers.phase("router");
     routing_.forward(cell, step, x, choice, sums, counts);
   }
-  plan_exchange(cell.tokens, sums);
+  const RouterTraits& router = routing_.traits();
+  plan_exchange({routing_.wanted(), routing_.sent(), router.fills_slots ? router.slots : 0,
+                 routing_.least_rows(cell.tokens)},
+                cell.tokens, sums);
   rows_ = take_rows(activations, exchange_rows(), hidden, gate_.stack.rows);
   // The returned rows' place is free until they come back.
   const Array2<T> sent = exchange_rows().alone() ? rows_.received : rows_.returned;
@@ -117,36 +140,81 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
   if (workspace_.check != nullptr) check_experts(outputs);
   auto homeward = send_back(outputs, rows_.returned);
   finish(homeward);
-  const auto phase = workspace_.timers.phase("combine");
-  kernels::combine<T>(rows_.returned, places(), gate_behind(), y);
+  {
+    const auto phase = workspace_.timers.phase("combine");
+    kernels::combine<T>(rows_.returned, places(), gate_behind(), y);
+  }
+  if (workspace_.observer != nullptr) show_experts(cell.tokens);
+}
+
+// A few tokens at a time, since each goes to all experts: as often on every rank.
+template <class T>
+void MoeLayer<T>::show_experts(Index tokens) {
+  constexpr Index most = 256;
+  const auto experts = static_cast<Index>(segment_begin_.extent(0));
+  Activations& activations = workspace_.activations;
+  const bool products = workspace_.observer->wants_products();
+  for (Index first = 0; first < most_tokens_; first += most) {
+    const Index begin = std::min(first, tokens), end = std::min(first + most, tokens);
+    const Activations::Scope scratch(activations);
+    Array2<double> product;
+    if (products) {
+      run_all_experts(rows_of(x_, begin, end));
+      product = activations.take<double>("expert products", end - begin, experts * experts);
+      kernels::expert_products<T>(rows_.returned, segment_begin_, product);
+    }
+    workspace_.observer->observe(
+        {number_, routing_.router(), rows_of(Array2<const Real<T>>(routing_.logits()), begin, end),
+         rows_of(Array2<const int>(routing_.choice()), begin, end),
+         rows_of(Array2<const Real<T>>(routing_.gate()), begin, end), product});
+  }
+}
+
+template <class T>
+void MoeLayer<T>::run_all_experts(const Array2<const T>& x) {
+  Activations& activations = workspace_.activations;
+  const Index tokens = x.extent(0), hidden = x.extent(1);
+  const auto experts = static_cast<Index>(segment_begin_.extent(0));
+  const Array2<int> choice = activations.take<int>("all experts", tokens, experts);
+  const Array2<int> position = activations.take<int>("positions in all", tokens, experts);
+  const Array1<int> sent("copies to all", experts);
+  send_to_all(choice, position, sent);
+  plan_exchange({sent, sent, experts, 0}, tokens, nullptr);
+  rows_ = take_rows(activations, exchange_rows(), hidden, gate_.stack.rows);
+  const Array2<T> outgoing = exchange_rows().alone() ? rows_.received : rows_.returned;
+  kernels::dispatch<T>(x, {choice, position, segment_begin_, segment_rows_, sent}, {}, outgoing);
+  auto outward = send(outgoing, rows_.received);
+  finish(outward);
+  const Array2<T> outputs = take_outputs(activations, exchange_rows(), hidden, rows_.returned);
+  run_experts(outputs);
+  auto homeward = send_back(outputs, rows_.returned);
+  finish(homeward);
 }
 
 // The host must know how many rows go where before they can be sent: the one place where a layer
 // waits for the device.
 template <class T>
-void MoeLayer<T>::plan_exchange(Index tokens, StepSums* sums) {
+void MoeLayer<T>::plan_exchange(const Copies& copies, Index tokens, StepSums* sums) {
   const auto phase = workspace_.timers.phase("wait for counts");
   const auto on_host = [](const Array1<int>& counts) {
     return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), counts);
   };
-  const auto sent = on_host(routing_.sent()), wanted = on_host(routing_.wanted());
-  const RouterTraits& router = routing_.traits();
+  const auto sent = on_host(copies.sent), wanted = on_host(copies.wanted);
   check_copies(number_, {wanted.data(), wanted.size()}, {sent.data(), sent.size()}, tokens,
-               router.fills_slots ? router.slots : 0);
+               copies.slots);
 
   const auto segment_begin = Kokkos::create_mirror_view(segment_begin_);
   const auto segment_rows = Kokkos::create_mirror_view(segment_rows_);
   const int ranks = exchange_.communicator().size();
   // Of each expert, copies and rows.
   const auto most = 2 * static_cast<int>(placement_.experts_of(0).size());
-  const Index least_rows = routing_.least_rows(tokens);
   route_ = Route();
   std::vector<int> outgoing(static_cast<std::size_t>(ranks * most), 0);
   for (int rank = 0; rank < ranks; ++rank) {
     Index rows = 0;
     auto slot = outgoing.begin() + rank * most;
     for (const Index expert : placement_.experts_of(rank)) {
-      const Index padded = kernels::padded_rows(std::max<Index>(sent(expert), least_rows));
+      const Index padded = kernels::padded_rows(std::max<Index>(sent(expert), copies.least_rows));
       segment_begin(expert) = static_cast<int>(route_.sent + rows);
       segment_rows(expert) = static_cast<int>(padded);
       rows += padded;
@@ -168,10 +236,10 @@ void MoeLayer<T>::plan_exchange(Index tokens, StepSums* sums) {
     auto& segments = route_.segments.emplace_back();
     auto slot = incoming.begin() + rank * most;
     for (int e = 0; e < local; ++e) {
-      const int copies = *slot++, padded = *slot++;
+      const int arrived = *slot++, padded = *slot++;
       if (sums != nullptr) {
         const Index expert = experts[static_cast<std::size_t>(e)];
-        sums->arrived(number_)[static_cast<std::size_t>(expert)] += copies;
+        sums->arrived(number_)[static_cast<std::size_t>(expert)] += arrived;
       }
       segments.push_back({route_.received + rows, padded, e});
       rows += padded;

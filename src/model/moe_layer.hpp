@@ -76,7 +76,17 @@ class MoeLayer {
   static Array2<Real<T>> take_gate_gradient(Activations& activations, Index tokens, Index slots);
   static Array1<Real<T>> take_stack_gradient(Activations& activations, Index elements);
 
-  void plan_exchange(Index tokens, StepSums* sums);
+  // Copies to each destination, before and after some were dropped.
+  struct Copies {
+    Array1<int> wanted, sent;  // (destinations)
+    Index slots;               // that every token fills; 0: their number varies
+    Index least_rows;          // of a segment
+  };
+  void plan_exchange(const Copies& copies, Index tokens, StepSums* sums);
+  // For workspace_.observer, after the forward pass; what backward needs of that is lost.
+  void show_experts(Index tokens);
+  // What every expert makes of every row of x, in rows_.returned, at segment_begin_.
+  void run_all_experts(const Array2<const T>& x);
   [[nodiscard]] kernels::CopyPlaces places() const;
   // Gates on either side of the experts; empty on the one where there are none.
   [[nodiscard]] Array2<const Real<T>> gate_before() const;  // (tokens, slots)
@@ -102,6 +112,7 @@ class MoeLayer {
   const ExpertPlacement& placement_;
   const DeviceExchange& exchange_;
   Index number_;
+  Index most_tokens_;  // of a cell
 
   RoutingLayer<T> routing_;
   ExpertWeights<T> gate_, up_, down_;  // (local_experts, ffn, hidden) …, down (…, hidden, ffn)

@@ -33,7 +33,10 @@ class RoutingLayer {
   [[nodiscard]] const RouterTraits& traits() const { return traits_; }
   [[nodiscard]] Index least_rows(Index tokens) const { return router_->least_rows(tokens); }
 
+  [[nodiscard]] const Router<R>& router() const { return *router_; }
+
   // Of the last forward pass.
+  [[nodiscard]] const Array2<R>& logits() const { return kept_.logits; }  // (tokens, destinations)
   [[nodiscard]] const Array2<int>& choice() const { return routing_.choice; }   // (tokens, slots)
   [[nodiscard]] const Array2<R>& gate() const { return routing_.gate; }         // (tokens, slots)
   [[nodiscard]] const Array2<int>& position() const { return kept_.position; }  // (tokens, slots)

@@ -191,6 +191,13 @@ void Transformer<T>::check_forward(const DeviceCell& cell, ForwardCheck& check,
 }
 
 template <class T>
+void Transformer<T>::observe(const DeviceCell& cell, ExpertObserver<Real<T>>& observer) {
+  workspace_.observer = &observer;
+  forward(cell, {}, Keep::inputs, nullptr, nullptr);
+  workspace_.observer = nullptr;
+}
+
+template <class T>
 std::vector<Array2<const int>> Transformer<T>::choices() const {
   std::vector<Array2<const int>> choices;
   for (const Block& block : blocks_) {

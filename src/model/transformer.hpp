@@ -32,6 +32,10 @@ class Transformer {
   // exchange call it together.
   void check_forward(const DeviceCell& cell, ForwardCheck& check, IntervalCounts* counts);
 
+  // The forward pass of a cell, of which `observer` sees the layers with experts. All ranks of the
+  // exchange call it together.
+  void observe(const DeviceCell& cell, ExpertObserver<Real<T>>& observer);
+
   // Where the last pass sent the tokens in the layers with experts: ascending, then -1. They live
   // until the next pass.
   [[nodiscard]] std::vector<Array2<const int>> choices() const;  // (moe layers) of (tokens, slots)

@@ -8,6 +8,7 @@
 #include "kernels/fixed_point.hpp"
 #include "kernels/matmul/matmul.hpp"
 #include "model/activations.hpp"
+#include "model/expert_observer.hpp"
 #include "model/forward_check.hpp"
 
 namespace hearth {
@@ -17,7 +18,8 @@ struct Workspace {
   kernels::Matmul& matmul;
   PhaseTimers& timers;
   Activations activations = {};
-  ForwardCheck* check = nullptr;  // looks at what forward makes; null: nothing does
+  ForwardCheck* check = nullptr;                // looks at what forward makes; null: nothing does
+  ExpertObserver<Real<T>>* observer = nullptr;  // sees what all experts make of all tokens
 
   // dW = dyᵀ x of one cell, added to the weight's gradient sum.
   void add_weight_gradient(const Array2<const T>& dy,  // (tokens, out)

@@ -57,6 +57,12 @@ class Trainer {
   // it.
   std::vector<Array2<const int>> route(const DeviceCell& cell);  // (moe layers) of (tokens, slots)
 
+  // A forward pass of which `observer` sees the layers with experts. Every rank of the exchange
+  // calls it.
+  void observe(const DeviceCell& cell, ExpertObserver<Real<T>>& observer) {
+    transformer_.observe(cell, observer);
+  }
+
   // Integers that the routers hand on from step to step (Transformer::router_states), for the
   // checkpoint.
   [[nodiscard]] const std::vector<std::int64_t>& router_states() const { return router_states_; }

@@ -190,6 +190,11 @@ Reference<S> reference_route(const Config& config, Index layer, const RoutedCell
       chosen = detail::largest_in_groups(value, config.bias_balanced.group, cell.top_k);
     } else if (router == "top_k" || router == "frozen") {
       chosen = detail::largest_in_groups(of_token, config.top_k.group, cell.top_k);
+      double largest = 0;
+      for (const int e : chosen) largest = std::max(largest, of_token[e]);
+      std::erase_if(chosen, [&](const int e) {
+        return of_token[e] < config.top_k.skip_below.at(layer) * largest;
+      });
     } else {
       chosen = reference::largest(of_token, cell.top_k);
     }

@@ -78,3 +78,15 @@ TEST_CASE("shards cover the arena in whole blocks and runs cover the tensors onc
     }
   }
 }
+
+TEST_CASE("A forward pass costs a third of training, and less where experts are skipped") {
+  Config config = read_deck("inputs/flame-38m.deck", {});
+  std::vector<double> experts(8, 6.0);
+  CHECK(forward_flops_per_token(config, experts) ==
+        Approx(training_flops_per_token(config) / 3).epsilon(1e-14));
+  experts[3] = 4.5;
+  CHECK(training_flops_per_token(config) / 3 - forward_flops_per_token(config, experts) ==
+        Approx(1.5 * 2 * 3 * 256 * 176));
+  config.moe.experts = 0;
+  CHECK(forward_flops_per_token(config, {}) == Approx(training_flops_per_token(config) / 3));
+}

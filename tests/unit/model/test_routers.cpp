@@ -60,6 +60,16 @@ std::vector<Variant> variants() {
     c.top_k.gate.renormalise = true;
     add_light(c);
   });
+  for (const bool renormalise : {false, true}) {
+    add("top_k", renormalise ? ", skipping, renormalised" : ", skipping", [&](Config& c) {
+      c.top_k.gate.renormalise = renormalise;
+      c.top_k.skip_below.values = {0.9, 0.4};
+    });
+  }
+  add("top_k", ", skipping by sigmoid", [](Config& c) {
+    c.top_k.gate = {"sigmoid", true, 1};
+    c.top_k.skip_below = 0.5;
+  });
   for (const char* drop : {"probability", "position", "rank"}) {
     for (const bool renormalise : {false, true}) {
       add("capacity", std::string(", ") + drop + (renormalise ? ", renormalised" : ""),

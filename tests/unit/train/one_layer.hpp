@@ -1,0 +1,91 @@
+// One layer with experts on one rank, its input, and the same layer made of another's tensors.
+#pragma once
+
+#include "model/derived_tensors.hpp"
+#include "unit/train/small_model.hpp"
+
+namespace hearth {
+
+// Weights so large that routing and experts matter.
+inline Config one_layer_config() {
+  Config config = small_config();
+  config.model.layers = 1;
+  config.moe.dense_layers = 0;
+  config.model.init_std = 0.4;
+  return config;
+}
+
+template <class T>
+struct OneLayer {
+  explicit OneLayer(const Config& c)
+      : model(c),
+        workspace{model.matmul, model.timers},
+        layer(c, model.parameters, "layers/00/", 0, model.mesh.placements.at(0), model.exchange,
+              workspace) {}
+
+  // What the layer makes of x.
+  std::vector<double> output(const std::vector<double>& x, ExpertObserver<Real<T>>* observer = {}) {
+    const Index tokens = model.cell.tokens, hidden = model.config.model.hidden;
+    const Array2<T> in("x", tokens, hidden), out("y", tokens, hidden);
+    const auto host = Kokkos::create_mirror_view(in);
+    for (std::size_t i = 0; i < x.size(); ++i) host.data()[i] = static_cast<T>(x[i]);
+    Kokkos::deep_copy(in, host);
+    const Array2<int> choice("choice", tokens, layer.routing().traits().slots);
+    workspace.observer = observer;
+    layer.forward(model.cell, {}, in, out, choice, nullptr, nullptr);
+    workspace.observer = nullptr;
+    const auto result = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), out);
+    workspace.activations.clear();
+    return {result.data(), result.data() + result.size()};
+  }
+
+  // A random input of about the size of a normed one.
+  [[nodiscard]] std::vector<double> input() const {
+    std::mt19937 random(7);
+    std::normal_distribution<double> normal(0, 1);
+    std::vector<double> x(static_cast<std::size_t>(model.cell.tokens * model.config.model.hidden));
+    for (double& value : x) value = normal(random);
+    return x;
+  }
+
+  SmallModel<T> model;
+  Workspace<T> workspace;
+  MoeLayer<T> layer;
+};
+
+// Element `index` of a whole tensor.
+template <class T>
+double element(SmallModel<T>& model, const std::string& name, Index index) {
+  const TensorTable& table = model.parameters.table();
+  for (Arena<T>& arena : model.parameters.arenas()) {
+    for (const ArenaSlice& slice : arena.layout.slices()) {
+      const TensorInfo& info = table[static_cast<std::size_t>(slice.tensor)];
+      const Index within = index - slice.slice * info.slice_elements();
+      if (info.name != name || within < 0 || within >= slice.elements) continue;
+      return static_cast<double>(arena.weights(slice.begin + within));
+    }
+  }
+  throw failure("no element ", index, " of ", name);
+}
+
+// Gives the newer model its tensors from the older one, element by element.
+template <class T>
+void derive(SmallModel<T>& older, SmallModel<T>& newer, const TensorSources& sources) {
+  for (Arena<T>& arena : newer.parameters.arenas()) {
+    for (const ArenaSlice& slice : arena.layout.slices()) {
+      const TensorSource& source = sources.at(static_cast<std::size_t>(slice.tensor));
+      if (source.tensor.empty()) continue;
+      for (Index i = 0; i < slice.elements; ++i) {
+        const Index whole = slice.slice * slice.elements + i;
+        double value = 0;
+        for (const SourceTerm& term :
+             source.terms.at(static_cast<std::size_t>(whole / source.unit))) {
+          value += term.weight * element(older, source.tensor, term.begin + whole % source.unit);
+        }
+        arena.weights(slice.begin + i) = static_cast<T>(value);
+      }
+    }
+  }
+}
+
+}  // namespace hearth
