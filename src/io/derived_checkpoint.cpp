@@ -5,15 +5,16 @@
 
 #include "io/checkpoint_tensors.hpp"
 #include "io/hdf5.hpp"
+#include "io/placed_reader.hpp"
 
 namespace hearth {
 
 namespace {
 
-// Elements `range` of a tensor.
+// Elements `range` of a tensor made of one that begins at `offset` bytes of the file.
 template <class T>
-void read_stretch(const hdf5::Dataset& dataset, const TensorSource& source, Range range, T* values,
-                  Index limit_bytes) {
+void read_stretch(const PlacedReader& file, Index offset, const TensorSource& source, Range range,
+                  T* values) {
   std::vector<T> read;
   for (Index begin = range.begin; begin < range.end;) {
     const Index unit = begin / source.unit, within = begin % source.unit;
@@ -22,7 +23,8 @@ void read_stretch(const hdf5::Dataset& dataset, const TensorSource& source, Rang
     T* const out = values + (begin - range.begin);
     const auto read_term = [&](const SourceTerm& term, T* into) {
       const Index first = term.begin + within;
-      dataset.read<T>({first, first + count}, into, limit_bytes);
+      file.read(static_cast<std::uint64_t>(offset + first * Index{sizeof(T)}), into,
+                static_cast<std::size_t>(count) * sizeof(T));
     };
     if (terms.size() == 1 && terms[0].weight == 1) {
       read_term(terms[0], out);  // bit for bit
@@ -48,6 +50,7 @@ void read_derived(const Communicator& world, const std::string& path, const Tens
                   const TensorSources& sources, const std::vector<TensorPart<T>>& parts) {
   world.together([&] {
     const hdf5::File file = hdf5::File::open(path);
+    const PlacedReader reader(path);
     for (const TensorPart<T>& part : parts) {
       if (part.group != model_group) continue;
       const auto values = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), part.values);
@@ -62,7 +65,7 @@ void read_derived(const Communicator& world, const std::string& path, const Tens
           continue;
         }
         const hdf5::Dataset dataset = file.dataset(std::string(model_group) + "/" + source.tensor);
-        read_stretch(dataset, source, range, values.data() + offset, world.message_limit_bytes());
+        read_stretch(reader, dataset.file_offset(), source, range, values.data() + offset);
       }
       Kokkos::deep_copy(part.values, values);
     }
