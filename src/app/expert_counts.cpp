@@ -35,13 +35,12 @@ CounterTensor tensor_of(const Group& group) {
 using Corner = Kokkos::View<std::int64_t**, Kokkos::LayoutStride, Kokkos::HostSpace>;
 
 // The corner of a layer's (rows, columns) of a tensor that the layer fills.
-Corner corner(
-    std::vector<std::int64_t>& values, const CounterTensor& tensor, std::size_t number,
-    const Array2<std::int64_t>& layer) {
+Corner corner(std::vector<std::int64_t>& values, const CounterTensor& tensor, std::size_t number,
+              const Array2<std::int64_t>& layer) {
   const Index rows = tensor.dims[1], columns = tensor.dims[2];
-  return Corner(values.data() + static_cast<Index>(number) * rows * columns,
-                Kokkos::LayoutStride(layer.extent(0), static_cast<std::size_t>(columns),
-                                     layer.extent(1), 1));
+  return Corner(
+      values.data() + static_cast<Index>(number) * rows * columns,
+      Kokkos::LayoutStride(layer.extent(0), static_cast<std::size_t>(columns), layer.extent(1), 1));
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ struct TensorInfo {
   bool decay = true;          // weight decay applies
   std::string hugging_face;   // name there; "{}" stands for the expert's number
   std::string alias_of = {};  // not a tensor of its own: another name of that one (tied)
-  Index moe_layer = -1;  // of Owner::experts: the number among the layers with experts
+  Index moe_layer = -1;       // of Owner::experts: the number among the layers with experts
 
   [[nodiscard]] Index elements() const;
   // An expert tensor is a stack of slices, one per expert, every other one is a single slice.
