@@ -1,7 +1,6 @@
 #include "io/derived_checkpoint.hpp"
 
 #include <algorithm>
-#include <memory>
 
 #include "io/checkpoint_tensors.hpp"
 #include "io/hdf5.hpp"

@@ -1,6 +1,8 @@
 // One layer with experts on one rank, its input, and the same layer made of another's tensors.
 #pragma once
 
+#include <map>
+
 #include "model/derived_tensors.hpp"
 #include "unit/train/small_model.hpp"
 
@@ -71,6 +73,20 @@ double element(SmallModel<T>& model, const std::string& name, Index index) {
 // Gives the newer model its tensors from the older one, element by element.
 template <class T>
 void derive(SmallModel<T>& older, SmallModel<T>& newer, const TensorSources& sources) {
+  std::map<std::string, std::vector<double>> whole_tensors;
+  for (const TensorInfo& info : older.parameters.table()) {
+    whole_tensors[info.name].resize(static_cast<std::size_t>(info.elements()));
+  }
+  for (Arena<T>& arena : older.parameters.arenas()) {
+    for (const ArenaSlice& slice : arena.layout.slices()) {
+      const std::string& name =
+          older.parameters.table()[static_cast<std::size_t>(slice.tensor)].name;
+      for (Index i = 0; i < slice.elements; ++i) {
+        whole_tensors[name][static_cast<std::size_t>(slice.slice * slice.elements + i)] =
+            static_cast<double>(arena.weights(slice.begin + i));
+      }
+    }
+  }
   for (Arena<T>& arena : newer.parameters.arenas()) {
     for (const ArenaSlice& slice : arena.layout.slices()) {
       const TensorSource& source = sources.at(static_cast<std::size_t>(slice.tensor));
@@ -80,7 +96,9 @@ void derive(SmallModel<T>& older, SmallModel<T>& newer, const TensorSources& sou
         double value = 0;
         for (const SourceTerm& term :
              source.terms.at(static_cast<std::size_t>(whole / source.unit))) {
-          value += term.weight * element(older, source.tensor, term.begin + whole % source.unit);
+          value +=
+              term.weight * whole_tensors.at(source.tensor)
+                                .at(static_cast<std::size_t>(term.begin + whole % source.unit));
         }
         arena.weights(slice.begin + i) = static_cast<T>(value);
       }

@@ -103,7 +103,7 @@ TEST_CASE("The change of a layer's output is that of the layer without the exper
 
 TEST_CASE("Enumeration finds the best set of an exhaustive search, greed none that is better") {
   bool greed_misses = false;
-  for (const std::int64_t seed : {1, 2, 3, 4, 5, 6}) {
+  for (const std::int64_t seed : {1, 3, 6}) {
     Config config = config_of("renormalised");
     config.model.init_std = 0.3 + 0.1 * static_cast<double>(seed);
     OneLayer<double> layer(config);
