@@ -61,8 +61,8 @@ std::uint64_t write_checkpoint(const Communicator& world, const std::string& pat
                                const std::vector<TensorPart<T>>& parts,
                                const std::vector<CounterTensor>& counters);
 
-// Any rank alone. Throws input_error when the file is missing, damaged, or not a checkpoint, failure
-// when the disk is broken.
+// Any rank alone. Throws input_error when the file is missing, damaged, or not a checkpoint,
+// failure when the disk is broken.
 [[nodiscard]] CheckpointHeader read_checkpoint_header(const std::string& path);
 
 // Fills the parts' values, padding with zeros, and on the first rank the values of the counters,
