@@ -24,7 +24,8 @@ Status train_command(const Config& config, const Communicator& world);
 // Prints the resolved deck, sizes and decomposition for `ranks` ranks; touches no data.
 Status check_command(const Config& config, const Communicator& world, int ranks);
 
-// Prints the validation loss of each data source from the newest checkpoint of run.output.
+// Prints the validation loss of each data source from the newest checkpoint of run.output. The
+// sources need not be those of the training.
 Status evaluate_command(const Config& config, const Communicator& world);
 
 // Drops the experts that the model can best do without; docs/after_training.md. Writes

@@ -152,7 +152,9 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
         path = point->path;
         header = point->header;
       }
-      const Config then = parse_deck(header.deck, path);
+      Config then = parse_deck(header.deck, path);
+      // A model may be evaluated on any text: the run's own, or what it has never seen.
+      if (data_identity.empty()) then.data = config.data;
       const std::vector<std::string> changes = check_resumed(then, config, path);
       if (!data_identity.empty() && header.data_identity != data_identity) {
         throw input_error(path, ": was made with other token files: then ",
