@@ -15,9 +15,8 @@ Index padded_slice(const TensorInfo& tensor) {
 ArenaLayout::ArenaLayout(const TensorTable& table, Owner owner,
                          const std::vector<ExpertPlacement>& placements, int expert_index)
     : begin_(table.size(), -1) {
-  const std::vector<Index> whole = {0};
-  const auto slices_of = [&](const TensorInfo& info) -> const std::vector<Index>& {
-    if (owner == Owner::everyone) return whole;
+  const auto slices_of = [&](const TensorInfo& info) -> std::vector<Index> {
+    if (owner == Owner::everyone) return {0};
     return placements.at(static_cast<std::size_t>(info.moe_layer)).experts_of(expert_index);
   };
   for (std::size_t tensor = 0; tensor < table.size(); ++tensor) {

@@ -79,6 +79,27 @@ def test_scaling_grid(cluster: Cluster, tiny: TinyRun) -> None:
         assert cluster.restarts(job) == steps - 1
 
 
+def test_study(cluster: Cluster, tiny: TinyRun) -> None:
+    dense = tiny.folder / "dense.deck"
+    dense.write_text(tiny.deck.read_text().replace("experts = 7", "experts = 0"))
+    held_out = tiny.folder / "held_out.txt"
+    held_out.write_text(f"strange:{tiny.folder / 'odd'}\n")
+    study = tiny.folder / "study"
+    # The first run stops on the way and requeues itself; the third task has none.
+    array = cluster.submit(
+        "--array=1-3",
+        "jobscripts/cpu/study.sh",
+        *("--decks", f"{dense} {tiny.deck}", "--seeds", "1", "--held-out", held_out),
+        *("--output", study, "--run.walltime_s=0.001", "--run.steps=2"),
+    )
+    jobs = cluster.tasks(array, 3)
+    assert [cluster.end(job) for job in jobs] == [DONE] * 3, [cluster.log(job) for job in jobs]
+    assert [cluster.restarts(job) for job in jobs] == [1, 1, 0]
+    for deck in (dense, tiny.deck):
+        for losses in ("evaluation.txt", "held_out.txt"):
+            assert "validation loss" in (study / deck.stem / "seed_1" / losses).read_text()
+
+
 def active_parameters(cluster: Cluster, deck: Path) -> int:
     lines = cluster.call(cluster.environment["HEARTH"], "check", deck).splitlines()
     found = [line for line in lines if line.startswith("active parameters, as the paper counts")]

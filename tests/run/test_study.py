@@ -1,0 +1,165 @@
+"""inputs/study: decks that differ in routing alone, the runs in order, and what is made of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Launch, TinyRun
+
+ROOT = Path(__file__).resolve().parents[2]
+DECKS = sorted((ROOT / "inputs/study").glob("*.deck"))
+sys.path.insert(0, str(ROOT / "postprocess"))
+
+import study  # noqa: E402
+
+CHANGED = {  # by routing alone
+    "dense": r"moe\..*|model\.dense_ffn",
+    "capacity": r"moe\.router|capacity\..*",
+    "bias": r"moe\.router|moe\.balance_loss|bias_balanced\..*",
+    "top": r"moe\.router|top_p\..*",
+    "relu": r"moe\.router|relu\..*",
+    "hash": r"moe\.router",
+}
+
+
+def check(launch: Launch, deck: Path, *options: str) -> tuple[dict[str, str], float]:
+    """The resolved deck, and training FLOPs per token."""
+    finished = launch(1, "check", str(deck), *options)
+    assert finished.returncode == 0, finished.stderr
+    text, numbers = finished.stdout.split("\n# sizes\n")
+    found = re.search(r"training FLOPs per token +(\S+)", numbers)
+    assert found
+    return study.resolved_deck(text), float(found[1])
+
+
+@pytest.mark.parametrize("deck", DECKS, ids=lambda deck: deck.stem)
+def test_decks_differ_in_routing_alone(launch: Launch, deck: Path) -> None:
+    resolved, flops = check(launch, deck)
+    reference, reference_flops = check(launch, ROOT / "inputs/study/top_k.deck")
+    changed = {key for key in reference if resolved[key] != reference[key]} - {"run.output"}
+    allowed = CHANGED[re.split(r"[_.]", deck.stem)[0]]
+    assert all(re.fullmatch(allowed, key) for key in changed), changed
+    assert flops == pytest.approx(reference_flops, rel=0.015)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--moe.experts=0",),
+        ("--model.qk_norm=true", "--model.kv_heads=1", "--moe.shared_ffn=0"),
+        ("--moe.dense_layers=0", "--moe.experts=7,9", "--moe.constant_experts=2"),
+        ("--moe.router=hash",),
+    ],
+    ids=lambda options: options[0] if options else "as it is",
+)
+def test_flops_are_those_of_check(launch: Launch, tiny: TinyRun, options: tuple[str, ...]) -> None:
+    deck, flops = check(launch, tiny.deck, *options)
+    layers = 0 if deck["moe.experts"] == "0" else 2 - int(deck["moe.dense_layers"])
+    assert study.flops_per_token(deck, [3.0] * layers) == pytest.approx(
+        flops, rel=6e-4
+    )  # of 4 digits
+
+
+def run(tiny: TinyRun, *options: str) -> subprocess.CompletedProcess[str]:
+    """inputs/study/run with three tiny decks and two seeds."""
+    decks = {
+        "dense": "experts = 7\n->experts = 0\n",
+        "top_k": "",
+        "relu": "top_k = 3\n->top_k = 3\nrouter = relu\n",
+    }
+    folder = tiny.folder / "decks"
+    folder.mkdir(exist_ok=True)
+    for name, change in decks.items():
+        old, _, new = change.partition("->")
+        (folder / f"{name}.deck").write_text(tiny.deck.read_text().replace(old, new, 1))
+    held_out = folder / "held_out.txt"
+    held_out.write_text(f"strange:{tiny.folder / 'odd'}\n")
+    return subprocess.run(
+        [
+            ROOT / "inputs/study/run",
+            "--decks",
+            " ".join(str(folder / f"{name}.deck") for name in decks),
+            "--seeds",
+            "1 2",
+            "--held-out",
+            str(held_out),
+            "--output",
+            str(tiny.folder / "study"),
+            f"--data.sources=even:{tiny.folder / 'even'}",
+            *options,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+
+
+def test_whole_study(tiny: TinyRun) -> None:
+    listed = run(tiny, "--list")
+    assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 6, listed.stderr
+    first = run(tiny, "--only", "2")
+    assert first.returncode == 0, first.stderr
+    output = tiny.folder / "study"
+    assert [path.parent.name for path in output.glob("*/*/evaluation.txt")] == ["seed_2"]
+    rest = run(tiny)
+    assert rest.returncode == 0, rest.stderr
+    assert rest.stderr.count("study: ") == 5
+    assert "study: " not in run(tiny).stderr  # all is done
+
+    # ReMoE begins with half of all experts: its FLOPs are not those of the dense model.
+    again = run(tiny, "--match-flops")
+    assert again.returncode == 0, again.stderr
+    assert (output / "relu-flops/seed_1/held_out.txt").exists()
+
+    report = subprocess.run(
+        [sys.executable, ROOT / "postprocess/study.py", output, "--corpus", "nowhere"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert report.returncode == 0, report.stderr
+    rows = [line for line in report.stdout.splitlines() if line.startswith("| ")]
+    assert len(rows) >= 5  # the header, three decks, relu-flops
+    said = r"^dense is (better|worse) than top_k on held-out domains by "
+    assert re.search(said, report.stdout, re.MULTILINE)
+    assert (output / "study.png").stat().st_size > 10000
+    runs = {(r["variant"], r["seed"]): r for r in json.loads((output / "study.json").read_text())}
+    wanted = runs["dense", 1]["flops"]
+    assert runs["relu-flops", 1]["flops"] == pytest.approx(wanted, rel=0.25)  # of a few steps
+    assert runs["dense", 1]["experts_per_token"] == 0
+    assert runs["top_k", 1]["experts_per_token"] == 3
+    assert runs["top_k", 1]["losses"].keys() == {"even"}
+    assert runs["top_k", 1]["held_out"].keys() == {"strange"}
+
+
+def test_bad_usage(tiny: TinyRun) -> None:
+    for options in (("--seed", "1"), ("--only",), ("--only", "77")):
+        finished = run(tiny, *options)
+        assert finished.returncode == 2, finished.stderr
+    report = subprocess.run(
+        [sys.executable, ROOT / "postprocess/study.py", tiny.folder],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert report.returncode == 2
+    assert report.stderr.count("\n") == 1 and "no finished runs" in report.stderr
+
+
+def test_intervals() -> None:
+    three = study.interval([1.0, 2.0, 3.0])
+    assert three.mean == 2 and three.half_width == pytest.approx(4.303 / 3**0.5, rel=1e-3)
+    assert not three.excludes_zero
+    assert study.interval([5.0, 5.1]).excludes_zero
+    assert str(study.interval([0.5])) == "0.5000"
