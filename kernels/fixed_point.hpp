@@ -44,9 +44,7 @@ struct GradientSum {
   double cells = 1;               // terms that the whole sum has (cells times uses), for the limit
   Index slice_elements = std::numeric_limits<Index>::max();  // of `sum`, whole blocks
 
-  [[nodiscard]] KOKKOS_INLINE_FUNCTION bool is_plain() const {
-    return sum.plain.data() != nullptr;
-  }
+  [[nodiscard]] KOKKOS_INLINE_FUNCTION bool is_plain() const { return sum.plain.data() != nullptr; }
   // Elements [begin, end): whole slices, or some of one.
   [[nodiscard]] GradientSum part(Index begin, Index end) const {
     const Index first = begin / slice_elements, last = (end - 1) / slice_elements + 1;
