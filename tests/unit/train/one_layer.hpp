@@ -64,7 +64,9 @@ double element(SmallModel<T>& model, const std::string& name, Index index) {
       const TensorInfo& info = table[static_cast<std::size_t>(slice.tensor)];
       const Index within = index - slice.slice * info.slice_elements();
       if (info.name != name || within < 0 || within >= slice.elements) continue;
-      return static_cast<double>(arena.weights(slice.begin + within));
+      T value{};
+      Kokkos::deep_copy(value, Kokkos::subview(arena.weights, slice.begin + within));
+      return static_cast<double>(value);
     }
   }
   throw failure("no element ", index, " of ", name);
@@ -78,16 +80,18 @@ void derive(SmallModel<T>& older, SmallModel<T>& newer, const TensorSources& sou
     whole_tensors[info.name].resize(static_cast<std::size_t>(info.elements()));
   }
   for (Arena<T>& arena : older.parameters.arenas()) {
+    const auto weights = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), arena.weights);
     for (const ArenaSlice& slice : arena.layout.slices()) {
       const std::string& name =
           older.parameters.table()[static_cast<std::size_t>(slice.tensor)].name;
       for (Index i = 0; i < slice.elements; ++i) {
         whole_tensors[name][static_cast<std::size_t>(slice.slice * slice.elements + i)] =
-            static_cast<double>(arena.weights(slice.begin + i));
+            static_cast<double>(weights(slice.begin + i));
       }
     }
   }
   for (Arena<T>& arena : newer.parameters.arenas()) {
+    const auto weights = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), arena.weights);
     for (const ArenaSlice& slice : arena.layout.slices()) {
       const TensorSource& source = sources.at(static_cast<std::size_t>(slice.tensor));
       if (source.tensor.empty()) continue;
@@ -100,9 +104,10 @@ void derive(SmallModel<T>& older, SmallModel<T>& newer, const TensorSources& sou
               term.weight * whole_tensors.at(source.tensor)
                                 .at(static_cast<std::size_t>(term.begin + whole % source.unit));
         }
-        arena.weights(slice.begin + i) = static_cast<T>(value);
+        weights(slice.begin + i) = static_cast<T>(value);
       }
     }
+    Kokkos::deep_copy(arena.weights, weights);
   }
 }
 
