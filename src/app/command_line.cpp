@@ -123,9 +123,13 @@ CommandLine parse_command_line(int argc, char** argv) {
   for (const Argument& argument : arguments) {
     if (line.command != argument.command) continue;
     const auto found = line.own.find(argument.name);
-    if (found != line.own.end() ? found->second.empty() : argument.needed) {
+    if (found == line.own.end()) {
+      if (!argument.needed) continue;
       throw input_error("hearth ", line.command, " needs --", argument.name, "=, ",
                         argument.meaning);
+    }
+    if (found->second.empty()) {
+      throw input_error("command line: --", argument.name, "=; expected ", argument.meaning);
     }
     if (std::string_view(argument.name) != "output") (void)line.number(argument.name);
   }

@@ -121,4 +121,4 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
     """Equal type, shape and bits; texts by their characters."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    return list(a) == list(b) if a.dtype == object else a.tobytes() == b.tobytes()
+    return a.tolist() == b.tolist() if a.dtype == object else a.tobytes() == b.tobytes()
