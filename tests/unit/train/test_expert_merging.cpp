@@ -28,11 +28,13 @@ struct Gates final : ExpertObserver<double> {
   [[nodiscard]] bool wants_products() const override { return false; }
   void observe(const SeenTokens<double>& seen) override {
     CHECK(seen.product.size() == 0);
+    const auto chosen = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), seen.choice);
+    const auto gate = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), seen.gate);
     for (std::size_t t = 0; t < seen.choice.extent(0); ++t) {
       std::vector<double> gates;
       for (std::size_t j = 0; j < seen.choice.extent(1); ++j) {
-        choice.push_back(seen.choice(t, j));
-        gates.push_back(seen.gate(t, j));
+        choice.push_back(chosen(t, j));
+        gates.push_back(gate(t, j));
       }
       std::sort(gates.rbegin(), gates.rend());
       for (std::size_t j = 1; j < gates.size(); ++j) share.push_back(gates[j] / gates[0]);
