@@ -129,18 +129,17 @@ train_grid_point() {
 # study_point [--match-flops] [--section.key=value ...]: trains and evaluates the run of inputs/study
 # that this task of an array stands for.
 study_point() {
-  local deck seed folder steps option point options=()
-  point=(--only "$SLURM_ARRAY_TASK_ID" "$@")
-  if [[ $SLURM_ARRAY_TASK_ID -gt $(inputs/study/run --list "$@" | wc -l) ]]; then
+  local deck seed folder steps option options=()
+  if ! read -r deck seed folder steps < <(inputs/study/run --list "$@" |
+    sed -n "${SLURM_ARRAY_TASK_ID}p"); then
     say "the study has no run number $SLURM_ARRAY_TASK_ID: nothing to do; see --array"
     return 0
   fi
-  read -r deck seed folder steps < <(inputs/study/run --list "${point[@]}")
   for option in "$@"; do
     if [[ $option == --*.*=* ]]; then options+=("$option"); fi
   done
   if [[ $steps != - ]]; then options+=(--run.steps="$steps"); fi
   train "$deck" --run.seed="$seed" --run.output="$folder" "${options[@]}" || return "$?"
   # It finds the training done, and evaluates.
-  inputs/study/run "${point[@]}"
+  inputs/study/run --only "$SLURM_ARRAY_TASK_ID" "$@"
 }

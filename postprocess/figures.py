@@ -71,6 +71,16 @@ def parser(description: str, file_help: str) -> argparse.ArgumentParser:
     return top
 
 
+def add_tokenizer(top: argparse.ArgumentParser) -> None:
+    top.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json, for the tokens' text instead of their numbers (needs the Python "
+        "package tokenizers)",
+    )
+
+
 def add_layers(top: argparse.ArgumentParser, default: str = "first, middle and last") -> None:
     top.add_argument(
         "--layers",

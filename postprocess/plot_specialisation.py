@@ -32,13 +32,7 @@ def main() -> int:
         "routing.h5 of a run",
     )
     figures.add_layers(top)
-    top.add_argument(
-        "--tokenizer",
-        type=Path,
-        metavar="FILE",
-        help="tokenizer.json, for the tokens' text instead of their numbers (needs the Python "
-        "package tokenizers)",
-    )
+    figures.add_tokenizer(top)
     top.add_argument(
         "--token-layer", type=int, metavar="N", help="block number for the tokens (default: last)"
     )

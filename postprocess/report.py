@@ -73,13 +73,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="a token id must be seen so often to count as an expert's (default 100)",
     )
-    top.add_argument(
-        "--tokenizer",
-        type=Path,
-        metavar="FILE",
-        help="tokenizer.json, for the tokens' text instead of their numbers (needs the Python "
-        "package tokenizers)",
-    )
+    figures.add_tokenizer(top)
     return top
 
 

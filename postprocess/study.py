@@ -9,7 +9,6 @@ and what they do and do not support. Writes study.json and a figure beside them.
 from __future__ import annotations
 
 import argparse
-import configparser
 import json
 import math
 import re
@@ -22,6 +21,7 @@ import h5py
 import numpy as np
 
 import figures
+from settings_comparison import deck_values
 from statistics_file import InputError
 
 LN2 = math.log(2)
@@ -83,13 +83,7 @@ def losses(path: Path) -> dict[str, float]:
 
 def resolved_deck(text: str) -> dict[str, str]:
     """section.key: value of a resolved deck; of several lines with one key, the last."""
-    parser = configparser.ConfigParser(strict=False)
-    parser.read_string(text)
-    return {
-        f"{section}.{key}": value
-        for section in parser.sections()
-        for key, value in parser[section].items()
-    }
+    return {key: values[-1] for key, values in deck_values(text).items()}
 
 
 def flops_per_token(deck: Mapping[str, str], experts_per_layer: Sequence[float]) -> float:
