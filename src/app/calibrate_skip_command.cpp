@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <numeric>
 
 #include "app/commands.hpp"
 #include "app/derived_run.hpp"
@@ -12,37 +13,25 @@ namespace {
 
 template <class T>
 Status calibrate(const Config& config, const DerivedRequest& request, const Communicator& world) {
-  std::optional<Corpus> corpus;
-  world.together([&] { corpus = calibration_corpus(config, request.batches); });
-  Config skipping = derived_config(config, request.output);
-  std::string checkpoint;
-  ModelMeasure before;
-  {
-    const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
-    Trainer<T> trainer(config, mesh, corpus->sources());
-    checkpoint = read_weights(config, world, trainer);
+  return derive<T>(config, request.batches, world, [&](Trainer<T>& trainer, const Corpus& corpus) {
+    Config skipping = derived_config(config, request.output);
     skipping.top_k.skip_below.values =
-        calibrate_skipping(trainer, config, world, *corpus, request.batches);
-    before = measure(trainer, config, *corpus, world);
-  }
-  if (world.is_first()) {
-    std::printf("calibration: %lld global batches of the training split\n",
-                static_cast<long long>(request.batches));
+        calibrate_skipping(trainer, config, world, corpus, request.batches);
+    print_calibration(world, request.batches);
+    std::vector<ExpertTerms> same;
     for (std::int64_t layer = 0; layer < config.moe_layers(); ++layer) {
-      std::printf("layer %lld: a choice below %.6f of the largest is skipped\n",
-                  static_cast<long long>(config.moe.dense_layers + layer),
-                  skipping.top_k.skip_below.at(layer));
+      if (world.is_first()) {
+        std::printf("layer %lld: a choice below %.6f of the largest is skipped\n",
+                    static_cast<long long>(config.moe.dense_layers + layer),
+                    skipping.top_k.skip_below.at(layer));
+      }
+      std::vector<Index> all(static_cast<std::size_t>(config.moe.experts.at(layer)));
+      std::iota(all.begin(), all.end(), Index{0});
+      same.push_back(unchanged_experts(all));
     }
-  }
-  std::vector<ExpertTerms> same;
-  for (const std::int64_t experts : config.experts_by_layer()) {
-    auto& terms = same.emplace_back();
-    for (Index expert = 0; expert < experts; ++expert) terms.push_back({{expert, 1}});
-  }
-  const TensorTable table = make_tensor_table(config);
-  write_derived<T>(config, skipping, world, checkpoint, combined_experts(table, table, same),
-                   *corpus, before);
-  return Status::done;
+    const TensorTable table = make_tensor_table(config);
+    return Derivation{skipping, combined_experts(table, table, same)};
+  });
 }
 
 }  // namespace

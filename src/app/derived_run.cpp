@@ -58,6 +58,12 @@ Corpus calibration_corpus(const Config& config, std::int64_t batches) {
           parse_order(config.data.order)};
 }
 
+void print_calibration(const Communicator& world, std::int64_t batches) {
+  if (!world.is_first()) return;
+  std::printf("calibration: %lld global batches of the training split\n",
+              static_cast<long long>(batches));
+}
+
 Config derived_config(const Config& config, const std::string& output) {
   Config derived = config;
   derived.run.output = output;

@@ -5,6 +5,7 @@
 #include "app/commands.hpp"
 #include "app/run_state.hpp"
 #include "io/derived_checkpoint.hpp"
+#include "model/derived_tensors.hpp"
 
 namespace hearth {
 
@@ -46,5 +47,35 @@ void write_derived(const Config& older, const Config& config, const Communicator
 template <class T>
 [[nodiscard]] std::string read_weights(const Config& config, const Communicator& world,
                                        Trainer<T>& trainer);
+
+// What a command has made of a trained model: the new one's deck, and what its tensors come from.
+struct Derivation {
+  Config config;
+  TensorSources sources;
+};
+
+// The course of such a command: reads the model of `config`, has `learn(trainer, corpus)` make a
+// Derivation of it, with `batches` of the corpus to look at, and writes that. Collective.
+template <class T, class Learn>
+Status derive(const Config& config, std::int64_t batches, const Communicator& world,
+              const Learn& learn) {
+  std::optional<Corpus> corpus;
+  world.together([&] { corpus = calibration_corpus(config, batches); });
+  std::string checkpoint;
+  std::optional<Derivation> derived;
+  ModelMeasure before;
+  {
+    const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
+    Trainer<T> trainer(config, mesh, corpus->sources());
+    checkpoint = read_weights(config, world, trainer);
+    derived = learn(trainer, *corpus);
+    before = measure(trainer, config, *corpus, world);
+  }
+  write_derived<T>(config, derived->config, world, checkpoint, derived->sources, *corpus, before);
+  return Status::done;
+}
+
+// On the first rank: what has been calibrated on.
+void print_calibration(const Communicator& world, std::int64_t batches);
 
 }  // namespace hearth

@@ -28,32 +28,19 @@ void print_groups(const ExpertTerms& merged, std::int64_t layer) {
 template <class T>
 Status merge(const Config& config, const Config& merged, const DerivedRequest& request,
              const Communicator& world) {
-  std::optional<Corpus> corpus;
-  world.together([&] { corpus = calibration_corpus(config, request.batches); });
-  std::string checkpoint;
-  std::vector<ExpertTerms> experts;
-  ModelMeasure before;
-  {
-    const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
-    Trainer<T> trainer(config, mesh, corpus->sources());
-    checkpoint = read_weights(config, world, trainer);
+  return derive<T>(config, request.batches, world, [&](Trainer<T>& trainer, const Corpus& corpus) {
+    std::vector<ExpertTerms> experts;
     for (const ExpertLikeness& likeness :
-         measure_likeness(trainer, config, world, *corpus, request.batches)) {
+         measure_likeness(trainer, config, world, corpus, request.batches)) {
       experts.push_back(merged_terms(likeness, group_experts(likeness, request.experts)));
     }
-    before = measure(trainer, config, *corpus, world);
-  }
-  if (world.is_first()) {
-    std::printf("calibration: %lld global batches of the training split\n",
-                static_cast<long long>(request.batches));
-    for (std::size_t layer = 0; layer < experts.size(); ++layer) {
+    print_calibration(world, request.batches);
+    for (std::size_t layer = 0; world.is_first() && layer < experts.size(); ++layer) {
       print_groups(experts[layer], config.moe.dense_layers + static_cast<std::int64_t>(layer));
     }
-  }
-  const TensorSources sources =
-      combined_experts(make_tensor_table(config), make_tensor_table(merged), experts);
-  write_derived<T>(config, merged, world, checkpoint, sources, *corpus, before);
-  return Status::done;
+    return Derivation{
+        merged, combined_experts(make_tensor_table(config), make_tensor_table(merged), experts)};
+  });
 }
 
 }  // namespace

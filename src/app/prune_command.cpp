@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <cstdio>
 
 #include "app/commands.hpp"
@@ -17,9 +16,7 @@ std::string list(const std::vector<Index>& numbers) {
   return all.empty() ? "none" : all;
 }
 
-void print_plan(const std::vector<PrunedLayer>& plan, const Config& config, std::int64_t batches) {
-  std::printf("calibration: %lld global batches of the training split\n",
-              static_cast<long long>(batches));
+void print_plan(const std::vector<PrunedLayer>& plan, const Config& config) {
   for (std::size_t layer = 0; layer < plan.size(); ++layer) {
     const PrunedLayer& pruned = plan[layer];
     std::printf("layer %lld: without %s (%s %lld sets); output changes by %.6g of %.6g\n",
@@ -33,28 +30,16 @@ void print_plan(const std::vector<PrunedLayer>& plan, const Config& config, std:
 template <class T>
 Status prune(const Config& config, const Config& pruned, const DerivedRequest& request,
              const Communicator& world) {
-  std::optional<Corpus> corpus;
-  world.together([&] { corpus = calibration_corpus(config, request.batches); });
-  std::string checkpoint;
-  std::vector<PrunedLayer> plan;
-  ModelMeasure before;
-  {
-    const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
-    Trainer<T> trainer(config, mesh, corpus->sources());
-    checkpoint = read_weights(config, world, trainer);
-    plan = choose_experts(trainer, config, world, *corpus, request.batches, request.experts);
-    before = measure(trainer, config, *corpus, world);
-  }
-  if (world.is_first()) print_plan(plan, config, request.batches);
-  std::vector<ExpertTerms> experts;
-  for (const PrunedLayer& layer : plan) {
-    auto& terms = experts.emplace_back();
-    for (const Index expert : layer.kept) terms.push_back({{expert, 1}});
-  }
-  const TensorSources sources =
-      combined_experts(make_tensor_table(config), make_tensor_table(pruned), experts);
-  write_derived<T>(config, pruned, world, checkpoint, sources, *corpus, before);
-  return Status::done;
+  return derive<T>(config, request.batches, world, [&](Trainer<T>& trainer, const Corpus& corpus) {
+    const std::vector<PrunedLayer> plan =
+        choose_experts(trainer, config, world, corpus, request.batches, request.experts);
+    print_calibration(world, request.batches);
+    if (world.is_first()) print_plan(plan, config);
+    std::vector<ExpertTerms> experts;
+    for (const PrunedLayer& layer : plan) experts.push_back(unchanged_experts(layer.kept));
+    return Derivation{
+        pruned, combined_experts(make_tensor_table(config), make_tensor_table(pruned), experts)};
+  });
 }
 
 }  // namespace

@@ -9,19 +9,9 @@ namespace {
 
 template <class T>
 Status upcycle(const Config& dense, const Config& config, const Communicator& world) {
-  std::optional<Corpus> corpus;
-  world.together([&] { corpus = calibration_corpus(dense, 1); });
-  std::string checkpoint;
-  ModelMeasure before;
-  {
-    const Mesh mesh(world, dense.parallel.expert_ranks, dense.experts_by_layer());
-    Trainer<T> trainer(dense, mesh, corpus->sources());
-    checkpoint = read_weights(dense, world, trainer);
-    before = measure(trainer, dense, *corpus, world);
-  }
-  const TensorSources sources = upcycled(make_tensor_table(dense), make_tensor_table(config));
-  write_derived<T>(dense, config, world, checkpoint, sources, *corpus, before);
-  return Status::done;
+  return derive<T>(dense, 1, world, [&](Trainer<T>&, const Corpus&) {
+    return Derivation{config, upcycled(make_tensor_table(dense), make_tensor_table(config))};
+  });
 }
 
 }  // namespace

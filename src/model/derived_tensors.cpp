@@ -29,6 +29,12 @@ std::string layer_of(const std::string& name) {
 
 }  // namespace
 
+ExpertTerms unchanged_experts(const std::vector<Index>& experts) {
+  ExpertTerms terms;
+  for (const Index expert : experts) terms.push_back({{expert, 1}});
+  return terms;
+}
+
 TensorSources combined_experts(const TensorTable& older, const TensorTable& newer,
                                const std::vector<ExpertTerms>& experts) {
   TensorSources sources;

@@ -33,6 +33,9 @@ struct ExpertTerm {
 };
 using ExpertTerms = std::vector<std::vector<ExpertTerm>>;  // (new experts)
 
+// Those older experts, as they are.
+[[nodiscard]] ExpertTerms unchanged_experts(const std::vector<Index>& experts);
+
 // A newer model whose layers with experts have those experts and the same rows of their routers;
 // all other tensors stay as they are. `experts` is by layer with experts.
 [[nodiscard]] TensorSources combined_experts(const TensorTable& older, const TensorTable& newer,

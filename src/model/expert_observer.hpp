@@ -29,6 +29,8 @@ class ExpertObserver {
   [[nodiscard]] virtual bool wants_products() const = 0;
   // The tokens of a cell come by in order, a few at a time, for each layer.
   virtual void observe(const SeenTokens<R>& seen) = 0;
+  // All layers have seen a cell of this rank.
+  virtual void end_cell() {}
 };
 
 }  // namespace hearth

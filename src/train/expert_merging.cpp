@@ -160,12 +160,7 @@ std::vector<ExpertLikeness> measure_likeness(Trainer<T>& trainer, const Config& 
                                              const Communicator& world, const Corpus& corpus,
                                              std::int64_t batches) {
   LikenessSums<Real<T>> sums(config.experts_by_layer());
-  for (std::int64_t batch = 0; batch < batches; ++batch) {
-    for (const DeviceCell& cell : trainer.load(corpus, batch)) {
-      trainer.observe(cell, sums);
-      sums.end_cell();
-    }
-  }
+  trainer.observe(corpus, batches, sums);
   return sums.sums(world);
 }
 

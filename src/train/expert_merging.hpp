@@ -24,8 +24,7 @@ class LikenessSums final : public ExpertObserver<R> {
 
   [[nodiscard]] bool wants_products() const override { return true; }
   void observe(const SeenTokens<R>& seen) override;
-  // After each cell of this rank.
-  void end_cell();
+  void end_cell() override;
   // Over all ranks, by layer. Throws CollectiveError where products are not finite. Collective.
   [[nodiscard]] std::vector<ExpertLikeness> sums(const Communicator& world) const;
 

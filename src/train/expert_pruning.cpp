@@ -195,12 +195,7 @@ std::vector<PrunedLayer> choose_experts(Trainer<T>& trainer, const Config& confi
                                         std::int64_t batches, Index kept) {
   return choose_drops(config.experts_by_layer(), kept, most_drop_sets, [&](const DropSets& sets) {
     DropTrial<Real<T>> trial(sets);
-    for (std::int64_t batch = 0; batch < batches; ++batch) {
-      for (const DeviceCell& cell : trainer.load(corpus, batch)) {
-        trainer.observe(cell, trial);
-        trial.end_cell();
-      }
-    }
+    trainer.observe(corpus, batches, trial);
     return trial.sums(world);
   });
 }

@@ -61,8 +61,7 @@ class DropTrial final : public ExpertObserver<R> {
 
   [[nodiscard]] bool wants_products() const override { return true; }
   void observe(const SeenTokens<R>& seen) override;
-  // After each cell of this rank.
-  void end_cell();
+  void end_cell() override;
   // As CompareSets gives them: over all ranks, cells rounded to kernels::statistic_unit. Throws
   // CollectiveError where one is not finite. Collective.
   [[nodiscard]] std::vector<std::vector<double>> sums(const Communicator& world) const;

@@ -69,9 +69,7 @@ std::vector<double> calibrate_skipping(Trainer<T>& trainer, const Config& config
                                        const Communicator& world, const Corpus& corpus,
                                        std::int64_t batches) {
   ShareCounts<Real<T>> shares(config.moe_layers());
-  for (std::int64_t batch = 0; batch < batches; ++batch) {
-    for (const DeviceCell& cell : trainer.load(corpus, batch)) trainer.observe(cell, shares);
-  }
+  trainer.observe(corpus, batches, shares);
   std::vector<double> medians;
   for (const auto& counts : shares.counts(world)) medians.push_back(median_share(counts));
   return medians;

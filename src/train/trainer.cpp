@@ -223,6 +223,17 @@ std::vector<Array2<const int>> Trainer<T>::route(const DeviceCell& cell) {
   return transformer_.choices();
 }
 
+template <class T>
+void Trainer<T>::observe(const Corpus& corpus, std::int64_t batches,
+                         ExpertObserver<Real<T>>& observer) {
+  for (std::int64_t batch = 0; batch < batches; ++batch) {
+    for (const DeviceCell& cell : load(corpus, batch)) {
+      transformer_.observe(cell, observer);
+      observer.end_cell();
+    }
+  }
+}
+
 template class Trainer<float>;
 template class Trainer<double>;
 template class Trainer<bfloat16>;

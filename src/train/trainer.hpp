@@ -57,11 +57,9 @@ class Trainer {
   // it.
   std::vector<Array2<const int>> route(const DeviceCell& cell);  // (moe layers) of (tokens, slots)
 
-  // A forward pass of which `observer` sees the layers with experts. Every rank of the exchange
-  // calls it.
-  void observe(const DeviceCell& cell, ExpertObserver<Real<T>>& observer) {
-    transformer_.observe(cell, observer);
-  }
+  // Forward passes of the first `batches` global batches, of which `observer` sees the layers with
+  // experts. Collective.
+  void observe(const Corpus& corpus, std::int64_t batches, ExpertObserver<Real<T>>& observer);
 
   // Integers that the routers hand on from step to step (Transformer::router_states), for the
   // checkpoint.
