@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "of different lengths the common steps are compared.",
         epilog="Exit status: 0 the same, 1 different, 2 bad input.",
     )
-    kind = "output directory, training.h5, routing.h5 or checkpoint"
+    kind = "output directory, training.h5, routing.h5, traces.h5 or checkpoint"
     top.add_argument("a", type=Path, metavar="A", help=kind)
     top.add_argument("b", type=Path, metavar="B", help="the same of another run")
     top.add_argument(

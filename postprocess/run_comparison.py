@@ -11,11 +11,12 @@ import h5py
 
 from checkpoint_comparison import CheckpointComparison, compare_checkpoints, is_checkpoint
 from settings_comparison import different_settings
-from statistics_comparison import STEP_AXES, StatisticsComparison, compare_statistics
+from statistics_comparison import StatisticsComparison, compare_statistics
 from statistics_file import InputError, open_file
 
 STATISTICS = ("training.h5", "routing.h5")
-KIND = "training.h5, routing.h5 or checkpoint"
+TRACES = "traces.h5"  # of runs that trace
+KIND = "training.h5, routing.h5, traces.h5 or checkpoint"
 
 
 @dataclass
@@ -82,7 +83,7 @@ def _both(a: Path, b: Path, work: Callable[[h5py.File, h5py.File], None]) -> Non
 
 
 def _compare_folders(a: Path, b: Path, trust: bool, result: RunComparison) -> None:
-    for name in STATISTICS:
+    for name in (*STATISTICS, TRACES):
         there = [folder for folder in (a, b) if (folder / name).is_file()]
         if len(there) == 2:
             _compare_files(a / name, b / name, trust, result)
@@ -125,6 +126,5 @@ def _compare_files(a: Path, b: Path, trust: bool, result: RunComparison) -> None
 def _kind(file: h5py.File) -> str | None:
     if is_checkpoint(file):
         return "checkpoint"
-    if STEP_AXES[0] in file:
-        return "training.h5"
-    return "routing.h5" if "interval" in file else None
+    of_axis = {"step": "training.h5", "interval": "routing.h5", "trace": TRACES}
+    return next((kind for axis, kind in of_axis.items() if axis in file), None)

@@ -1,4 +1,4 @@
-"""Where training.h5 or routing.h5 of two runs part: the first step of each dataset."""
+"""Where training.h5, routing.h5 or traces.h5 of two runs part: the first step of each dataset."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from bitwise import Difference, compare_arrays, compare_whole, differs, mismatch, slabs
 
-# Axes of steps. Rows along the last two are sums over the steps since the row before.
-STEP_AXES = ("step", "validation_step", "interval", "checkpoint")
+# Axes of steps. Rows along some are sums over the steps since the row before.
+STEP_AXES = ("step", "validation_step", "interval", "checkpoint", "trace")
 AXES_OF_SUMS = ("interval", "checkpoint")
 NOT_COMPARED = "timing"  # a group; never the same twice
 

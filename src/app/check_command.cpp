@@ -4,6 +4,7 @@
 
 #include "app/commands.hpp"
 #include "app/promise_cost.hpp"
+#include "app/trace_record.hpp"
 #include "config/deck.hpp"
 #include "model/activation_bytes.hpp"
 #include "model/arena.hpp"
@@ -96,6 +97,10 @@ Status check_command(const Config& config, const Communicator& world, int ranks)
                 activations(balanced_rows(config, grid)), activations(most_rows(config, grid)));
     std::printf("token statistics there at the last checkpoint, GiB: %.3f\n",
                 token_count_bytes(config) / gibibyte);
+    if (config.statistics.trace_every > 0) {
+      std::printf("routing traces there at the last step, GiB: %.3f\n",
+                  trace_bytes(config) / gibibyte);
+    }
     if (config.checkpoint.background) {
       std::printf("copy of a checkpoint there, in host memory, GiB: %.3f\n",
                   bytes.checkpoint / gibibyte);

@@ -10,6 +10,7 @@
 #include "app/progress.hpp"
 #include "app/run_state.hpp"
 #include "app/signals.hpp"
+#include "app/trace_record.hpp"
 #include "app/watchdog.hpp"
 #include "io/output_directory.hpp"
 #include "model/compute_type.hpp"
@@ -31,6 +32,7 @@ constexpr double statistics_period_s = 60;
 struct Records {
   TrainingRecord training;
   RoutingRecord routing;
+  TraceRecord traces;
   LabelledAttributes attributes;
 
   // Rows up to and including `step`.
@@ -41,12 +43,21 @@ struct Records {
                    static_cast<long long>(step));
     };
     take(training, output.file("training.h5"));
-    if (experts) take(routing, output.file("routing.h5"));
+    if (!experts) return;
+    take(routing, output.file("routing.h5"));
+    const std::string file = output.file("traces.h5");
+    if (traces.is_kept(file) && !traces.read(file, step)) {
+      std::fprintf(stderr, "%s is not there: it begins after step %lld\n", file.c_str(),
+                   static_cast<long long>(step));
+    }
   }
 
   void write(const OutputDirectory& output, const PhaseTimers& timers, bool experts) {
     training.write(output.file("training.h5"), attributes, timers);
-    if (experts) routing.write(output.file("routing.h5"), attributes);
+    if (!experts) return;
+    routing.write(output.file("routing.h5"), attributes);
+    const std::string file = output.file("traces.h5");
+    if (traces.is_kept(file)) traces.write(file, attributes);
   }
 };
 
@@ -109,6 +120,7 @@ Status train(const Config& config, const Communicator& world) {
   CheckpointHeader header = run_header(config, mesh, corpus->identity());
   Records records{TrainingRecord(corpus->names()),
                   RoutingRecord(config, corpus->names(), probe.tokens()),
+                  TraceRecord(config, corpus->names()),
                   {{"deck", header.deck},
                    {"version", header.version},
                    {"revision", header.revision},
@@ -203,7 +215,9 @@ Status train(const Config& config, const Communicator& world) {
   try {
     while (true) {
       const Clock::time_point step_start = Clock::now();
-      const StepReport report = trainer.step(trainer.load(*corpus, step), step, &counts);
+      std::optional<StepTrace> trace = records.traces.begin(step + 1);
+      const StepReport report =
+          trainer.step(trainer.load(*corpus, step), step, &counts, trace ? &*trace : nullptr);
       if (report.fault) {
         const std::string why =
             describe(*report.fault, trainer.parameters().table(), corpus->names());
@@ -214,11 +228,15 @@ Status train(const Config& config, const Communicator& world) {
         if (world.is_first()) progress->say(text("step ", report.step, " skipped: ", why));
       }
       ++step;
+      // Like other statistics: of a step that changed no weight nothing is kept.
+      const bool traced = trace && !report.fault;
+      if (traced) trace->collect(world);
 
       world.together([&] {
         if (!world.is_first()) return;
         records.training.add(report, trainer.sums(), progress->show(report, trainer.sums()));
         records.routing.add(report, trainer.sums());
+        if (traced) records.traces.add(step, *trace);
       });
       if (validation && (step == config.run.steps || (config.evaluate.every_steps > 0 &&
                                                       step % config.evaluate.every_steps == 0))) {

@@ -12,6 +12,7 @@
 
 #include "base/error.hpp"
 #include "config/options.hpp"
+#include "config/traced_layers.hpp"
 
 namespace po = boost::program_options;
 
@@ -205,6 +206,11 @@ void validate_experts(const Config& c, const std::string& where) {
            "moe.copy_experts, constant_experts, zero_experts and null_experts of 0");
   }
   if (c.top_p.threshold == 0) refuse("top_p.threshold = 0; expected more, up to 1");
+  if (!traced_layers(c)) {
+    refuse("statistics.trace_layers = ", c.statistics.trace_layers,
+           "; expected all, or blocks with experts, which are ", moe.dense_layers, " to ",
+           c.model.layers - 1, ", in ascending order, as in 1,4,8");
+  }
 }
 
 }  // namespace

@@ -301,6 +301,14 @@ std::vector<Option> option_table(Config& c) {
           {"statistics.token_counts", &c.statistics.token_counts, "",
            "count (token id, expert) pairs: layers * vocabulary * experts * 8 bytes a rank",
            identity},
+          {"statistics.trace_every", &c.statistics.trace_every, "steps",
+           "steps between two whose routing of single tokens goes to traces.h5; 0: none", schedule},
+          {"statistics.trace_tokens", &c.statistics.trace_tokens, "tokens",
+           "of each traced step, a random sample; 0: all", identity},
+          {"statistics.trace_layers", &c.statistics.trace_layers, "all or blocks",
+           "layers with experts that are traced, by the numbers of their blocks from 0, as in "
+           "1,4,8",
+           identity},
 
           {"evaluate.every_steps", &c.evaluate.every_steps, "steps",
            "steps between validation losses; 0: only at the end", schedule},

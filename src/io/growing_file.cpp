@@ -43,10 +43,11 @@ void keep_rows(LabelledArray& array, Index rows) {
 template <class T>
 void GrowingFile::declare(const std::string& path, const std::vector<std::string>& axes,
                           const std::vector<Index>& row, const std::string& units,
-                          const std::string& description, bool compress) {
+                          const std::string& description, bool compress,
+                          std::optional<double> fill_value) {
   std::vector<Index> dims = {0};
   dims.insert(dims.end(), row.begin(), row.end());
-  arrays_.push_back({path, dims, axes, units, description, std::vector<T>(), compress});
+  arrays_.push_back({path, dims, axes, units, description, std::vector<T>(), compress, fill_value});
   growing_.push_back(path);
 }
 
@@ -96,12 +97,13 @@ bool GrowingFile::read(const std::string& path, std::int64_t step) {
 #define HEARTH_INSTANTIATE(T)                                                                \
   template void GrowingFile::declare<T>(const std::string&, const std::vector<std::string>&, \
                                         const std::vector<Index>&, const std::string&,       \
-                                        const std::string&, bool);                           \
+                                        const std::string&, bool, std::optional<double>);    \
   template void GrowingFile::append<T>(const std::string&, const std::vector<T>&)
 HEARTH_INSTANTIATE(std::int64_t);
 HEARTH_INSTANTIATE(std::int32_t);
 HEARTH_INSTANTIATE(std::uint64_t);
 HEARTH_INSTANTIATE(double);
+HEARTH_INSTANTIATE(float);
 #undef HEARTH_INSTANTIATE
 
 }  // namespace hearth

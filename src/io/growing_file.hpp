@@ -9,11 +9,13 @@ class GrowingFile {
  public:
   // Adds a dataset without rows. The first of its `axes` is an axis of steps: the one-dimensional
   // int64 dataset "/<axis>", which is declared first, says at which step each row was written, in
-  // ascending order. `row` is the shape of a row, for the other axes.
+  // ascending order. `row` is the shape of a row, for the other axes; `fill_value`: what absent
+  // entries hold.
   template <class T>
   void declare(const std::string& path, const std::vector<std::string>& axes,
                const std::vector<Index>& row, const std::string& units,
-               const std::string& description, bool compress = false);
+               const std::string& description, bool compress = false,
+               std::optional<double> fill_value = {});
 
   // Adds a dataset that does not grow, or puts it in the place of the one of its path.
   void set(LabelledArray array);

@@ -100,6 +100,9 @@ void RoutingLayer<T>::forward(const DeviceCell& cell, const StepTokens& step,
   if (step.tokens > 0) set_slopes(cell, step, scratch);
   if (sums != nullptr) record(cell, step, scratch, *sums);
   if (counts != nullptr) count_choices(cell, *counts);
+  if (workspace_.trace != nullptr) {
+    workspace_.trace->template add_layer<R>(number_, cell, routing_.choice, routing_.gate);
+  }
 }
 
 template <class T>

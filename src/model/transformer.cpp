@@ -152,8 +152,11 @@ void Transformer<T>::backward(Block& block, const DeviceCell& cell, const StepTo
 
 template <class T>
 void Transformer<T>::train(const DeviceCell& cell, const StepTokens& step, StepSums& sums,
-                           IntervalCounts* counts) {
+                           IntervalCounts* counts, StepTrace* trace) {
+  if (trace != nullptr) trace->add_cell(cell);
+  workspace_.trace = trace;
   const Array2<T> normed = forward(cell, step, keep_, &sums, counts);
+  workspace_.trace = nullptr;  // backward may run blocks again
   Activations& activations = workspace_.activations;
   const Gradients gradients = take_gradients(activations, model_, cell.tokens);
   const Array2<T> dnormed = gradients.normed, dx = gradients.residual;

@@ -19,10 +19,11 @@ class Transformer {
               const DeviceExchange& exchange, kernels::Matmul& matmul, PhaseTimers& timers);
 
   // Forward and backward of one cell: adds the gradients of the step's mean loss to the parameters'
-  // sums, and losses and statistics to `sums` and `counts` (which may be null). All ranks of the
-  // exchange call it together; a rank without a cell passes one with no tokens.
-  void train(const DeviceCell& cell, const StepTokens& step, StepSums& sums,
-             IntervalCounts* counts);
+  // sums, and losses and statistics to `sums`, `counts` and `trace` (of which the latter two may be
+  // null). All ranks of the exchange call it together; a rank without a cell passes one with no
+  // tokens.
+  void train(const DeviceCell& cell, const StepTokens& step, StepSums& sums, IntervalCounts* counts,
+             StepTrace* trace = nullptr);
 
   // Cross-entropy of every token of a cell, without gradients. Lives until the next pass.
   Array1<const double> evaluate(const DeviceCell& cell);  // (tokens)

@@ -10,6 +10,7 @@
 #include "model/activations.hpp"
 #include "model/expert_observer.hpp"
 #include "model/forward_check.hpp"
+#include "model/step_trace.hpp"
 
 namespace hearth {
 
@@ -20,6 +21,7 @@ struct Workspace {
   Activations activations = {};
   ForwardCheck* check = nullptr;                // looks at what forward makes; null: nothing does
   ExpertObserver<Real<T>>* observer = nullptr;  // sees what all experts make of all tokens
+  StepTrace* trace = nullptr;                   // gets what is decided about single tokens
 
   // dW = dyᵀ x of one cell, added to the weight's gradient sum.
   void add_weight_gradient(const Array2<const T>& dy,  // (tokens, out)

@@ -89,7 +89,7 @@ std::vector<DeviceCell> Trainer<T>::load(const Corpus& corpus, std::int64_t step
 
 template <class T>
 StepReport Trainer<T>::step(const std::vector<DeviceCell>& cells, std::int64_t step,
-                            IntervalCounts* counts) {
+                            IntervalCounts* counts, StepTrace* trace) {
   mesh_.world.pulse()->enter_step(step + 1);
   // 1. What the losses are divided by is known before anything is computed.
   std::array<std::int64_t, 2> all = {0, 0};
@@ -103,7 +103,7 @@ StepReport Trainer<T>::step(const std::vector<DeviceCell>& cells, std::int64_t s
   // 2. Forward and backward, cell by cell.
   parameters_.clear_gradients();
   sums_.clear();
-  for (const DeviceCell& cell : cells) transformer_.train(cell, tokens, sums_, counts);
+  for (const DeviceCell& cell : cells) transformer_.train(cell, tokens, sums_, counts, trace);
 
   // 3. Sum over ranks, clip, update, spread.
   GradientReport gradient;

@@ -46,8 +46,9 @@ class Trainer {
   std::vector<DeviceCell> load(const Corpus& corpus, std::int64_t step);
 
   // Forward and backward of the cells, sum, update. `counts` may be null; a step with a fault is
-  // not counted there.
-  StepReport step(const std::vector<DeviceCell>& cells, std::int64_t step, IntervalCounts* counts);
+  // not counted there. `trace`, which may be null too, gets what this rank's cells did.
+  StepReport step(const std::vector<DeviceCell>& cells, std::int64_t step, IntervalCounts* counts,
+                  StepTrace* trace = nullptr);
 
   // Mean loss of each source over `batches` global batches of it (0: all there are) of a corpus of
   // one pass.

@@ -176,7 +176,8 @@ def stumbling(launch: Launch, tiny: TinyRun) -> TinyRun:
 
 
 def test_skipped_steps_leave_no_trace(launch: Launch, stumbling: TinyRun) -> None:
-    finished = launch(2, "train", str(stumbling.deck), *SKIPPING)
+    tracing = "--statistics.trace_every=1"
+    finished = launch(2, "train", str(stumbling.deck), *SKIPPING, tracing)
     assert finished.returncode == 0, finished.stderr
     with h5py.File(stumbling.output / "training.h5") as file:
         skipped = file["skipped"][:]
@@ -205,6 +206,10 @@ def test_skipped_steps_leave_no_trace(launch: Launch, stumbling: TinyRun) -> Non
         assert not file["dropped"][:].any()
         mass = file["probability_mass"][:].reshape(14, -1).sum(axis=1)
         np.testing.assert_allclose(mass, np.where(skipped, 0, tokens), rtol=1e-5)
+    with h5py.File(stumbling.output / "traces.h5") as file:
+        # Step 1 was done before the traces began.
+        assert list(file["trace"]) == [step for step in range(2, 15) if not skipped[step - 1]]
+        assert (file["choice"][:] >= 0).all()
 
     # Weights and moments stay; otherwise they take AdamW's step, whose correction counts updates.
     for step in range(2, 15):

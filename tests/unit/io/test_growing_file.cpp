@@ -14,6 +14,7 @@ GrowingFile empty_file(Index sources = 2) {
   file.declare<std::uint64_t>("/checksum", {"step"}, {}, "1", "of 64 bits");
   file.declare<std::int64_t>("/checkpoint", {"checkpoint"}, {}, "steps", "of each checkpoint");
   file.declare<std::int32_t>("/choice", {"checkpoint", "k"}, {1}, "1", "of experts", true);
+  file.declare<float>("/gate", {"checkpoint", "k"}, {1}, "1", "of choices", true, -0.5);
   return file;
 }
 
@@ -25,6 +26,7 @@ void add_rows(GrowingFile& file, std::int64_t first, std::int64_t last) {
     if (step % 3 != 0) continue;
     file.append<std::int64_t>("/checkpoint", {step});
     file.append<std::int32_t>("/choice", {7});
+    file.append<float>("/gate", {0.25F});
   }
 }
 
@@ -46,6 +48,15 @@ TEST_CASE("a file read up to a step goes on as if it had never ended") {
   again.set({"/source", {2}, {"source"}, "1", "names", std::vector<std::string>{"a", "b"}});
   again.write(folder / "again.h5", {});
   CHECK(read_bytes(folder / "again.h5") == read_bytes(folder / "whole.h5"));
+
+  for (const LabelledArray& array : read_labelled_file(folder / "again.h5").arrays) {
+    if (array.path == "/gate") {
+      CHECK(array.fill_value == -0.5);
+      CHECK(std::get<std::vector<float>>(array.values) == std::vector<float>{0.25F, 0.25F});
+    } else {
+      CHECK_FALSE(array.fill_value);
+    }
+  }
 }
 
 TEST_CASE("a file that does not fit says what to do") {
