@@ -45,12 +45,13 @@ StateBytes state_bytes(const Config& config, const RankGrid& grid) {
 }
 
 // Token statistics that the first rank holds when the last checkpoint's statistics are written, by
-// (MoE layer, token id, expert), int64: the counts, their sum over ranks, and a row of the record
+// (MoE layer, token id, expert), or for two halves, int64: the counts, their sum over ranks, and a row of the record
 // for every checkpoint, in memory that grows by doubling.
 double token_count_bytes(const Config& config) {
   if (!config.statistics.token_counts) return 0;
   const double row = 8.0 * static_cast<double>(config.moe_layers() * config.model.vocabulary) *
-                     static_cast<double>(config.most_destinations());
+                     static_cast<double>(config.most_destinations()) *
+                     (config.statistics.token_halves ? 2 : 1);
   const Index every = config.checkpoint.every_steps;
   const Index checkpoints = (config.run.steps + every - 1) / every;
   return row * static_cast<double>(2 + 2 * checkpoints);

@@ -222,8 +222,15 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
                               {layers, source_count, experts}, "tokens",
                               "token copies of each data source sent to each expert", compress);
   if (config.statistics.token_counts) {
-    file_.declare<std::int64_t>("/token_expert_count", {"checkpoint", "layer", "token", "expert"},
-                                {layers, config.model.vocabulary, experts}, "tokens",
+    std::vector<std::string> axes = {"checkpoint", "layer", "token", "expert"};
+    std::vector<Index> row = {layers, config.model.vocabulary, experts};
+    if (config.statistics.token_halves) {
+      axes.insert(axes.begin() + 2, "half");
+      row.insert(row.begin() + 1, 2);
+      file_.set(list("/half", "half", "1", "samples of each data source, by their number in it",
+                     std::vector<std::string>{"even", "odd"}));
+    }
+    file_.declare<std::int64_t>("/token_expert_count", axes, row, "tokens",
                                 "copies of each token id sent to each expert", compress);
   }
   if (probes > 0) {

@@ -171,6 +171,7 @@ struct StatisticsConfig {
   std::int64_t every_steps = 10;
   std::int64_t probe_tokens = 4096;
   bool token_counts = true;
+  bool token_halves = false;
 };
 
 struct EvaluateConfig {

@@ -301,6 +301,10 @@ std::vector<Option> option_table(Config& c) {
           {"statistics.token_counts", &c.statistics.token_counts, "",
            "count (token id, expert) pairs: layers * vocabulary * experts * 8 bytes a rank",
            identity},
+          {"statistics.token_halves", &c.statistics.token_halves, "",
+           "keep these counts apart for two halves of the data, so that tokens chosen on one can be "
+           "scored on the other; twice the memory",
+           identity},
 
           {"evaluate.every_steps", &c.evaluate.every_steps, "steps",
            "steps between validation losses; 0: only at the end", schedule},
