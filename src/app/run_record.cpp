@@ -237,7 +237,7 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
     file_.set(list("/probe_token", "probe", "1", "token ids of the fixed probe set", probe_tokens));
     file_.declare<std::int32_t>("/probe_choice", {"checkpoint", "layer", "probe", "k"},
                                 {layers, probes, slots}, "1",
-                                "experts chosen with the checkpoint's weights, ascending; -1 where "
+                                "experts chosen with the checkpoint's weights, best first; -1 where "
                                 "there are fewer",
                                 compress);
   }
