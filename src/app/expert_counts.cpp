@@ -12,7 +12,7 @@ struct Group {
   const char* name;
   std::vector<std::string> axes;
   std::vector<Array2<std::int64_t>> layers;  // rows of the axes between the first and the last
-  Index halves = 1;                          // that the rows are made of, where there is such an axis
+  Index halves = 1;  // that the rows are made of, where there is such an axis
 };
 
 // Those that are counted.
@@ -65,8 +65,8 @@ std::vector<CounterTensor> collect(const IntervalCounts& counts, const Communica
   std::vector<CounterTensor> tensors;
   for (const Group& group : groups_of(counts)) {
     CounterTensor& tensor = tensors.emplace_back(tensor_of(group));
-    const Index size = std::accumulate(tensor.dims.begin(), tensor.dims.end(), Index{1},
-                                       std::multiplies<Index>());
+    const Index size =
+        std::accumulate(tensor.dims.begin(), tensor.dims.end(), Index{1}, std::multiplies<Index>());
     tensor.values.assign(static_cast<std::size_t>(size), 0);
     for (std::size_t number = 0; number < group.layers.size(); ++number) {
       const auto& layer = group.layers[number];

@@ -235,11 +235,16 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
   }
   if (probes > 0) {
     file_.set(list("/probe_token", "probe", "1", "token ids of the fixed probe set", probe_tokens));
-    file_.declare<std::int32_t>("/probe_choice", {"checkpoint", "layer", "probe", "k"},
-                                {layers, probes, slots}, "1",
-                                "experts chosen with the checkpoint's weights, best first; -1 where "
-                                "there are fewer",
-                                compress);
+    file_.declare<std::int32_t>(
+        "/probe_choice", {"checkpoint", "layer", "probe", "k"}, {layers, probes, slots}, "1",
+        "experts chosen with the checkpoint's weights, best first; -1 where there are fewer",
+        compress);
+  }
+  if (config.statistics.drift) {
+    for (const DriftMeasure& measure : drift_measures()) {
+      file_.declare<double>("/" + measure.name, {"checkpoint", "layer", "expert"},
+                            {layers, experts}, "1", measure.description);
+    }
   }
 }
 
@@ -314,10 +319,12 @@ void RoutingRecord::close_interval(std::int64_t step, const StepSums& layout) {
 }
 
 void RoutingRecord::add_checkpoint(std::int64_t step, const std::vector<CounterTensor>& counts,
-                                   const std::vector<std::int32_t>& probe) {
+                                   const std::vector<std::int32_t>& probe,
+                                   const std::vector<DriftMeasure>& drift) {
   file_.append<std::int64_t>("/checkpoint", {step});
   for (const CounterTensor& tensor : counts) file_.append("/" + tensor.name, tensor.values);
   if (!probe.empty()) file_.append("/probe_choice", probe);
+  for (const DriftMeasure& measure : drift) file_.append("/" + measure.name, measure.values);
 }
 
 }  // namespace hearth

@@ -172,6 +172,7 @@ struct StatisticsConfig {
   std::int64_t probe_tokens = 4096;
   bool token_counts = true;
   bool token_halves = false;
+  bool drift = false;
 };
 
 struct EvaluateConfig {

@@ -302,8 +302,12 @@ std::vector<Option> option_table(Config& c) {
            "count (token id, expert) pairs: layers * vocabulary * experts * 8 bytes a rank",
            identity},
           {"statistics.token_halves", &c.statistics.token_halves, "",
-           "keep these counts apart for two halves of the data, so that tokens chosen on one can be "
-           "scored on the other; twice the memory",
+           "keep these counts apart for two halves of the data, to score on one what was chosen on "
+           "the other; twice the memory",
+           identity},
+          {"statistics.drift", &c.statistics.drift, "",
+           "record how far experts and routers moved between checkpoints and since the start; a "
+           "rank keeps its part of the weights of the last row",
            identity},
 
           {"evaluate.every_steps", &c.evaluate.every_steps, "steps",

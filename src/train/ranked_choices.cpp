@@ -40,8 +40,8 @@ void RankedChoices<R>::observe(const SeenTokens<R>& seen) {
   next += count;
 }
 
-#define HEARTH_INSTANTIATE(R)                                                             \
-  template void rank_choices<R>(const HostArray2<const R>&, const HostArray2<int>&);      \
+#define HEARTH_INSTANTIATE(R)                                                        \
+  template void rank_choices<R>(const HostArray2<const R>&, const HostArray2<int>&); \
   template class RankedChoices<R>
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);

@@ -21,14 +21,19 @@ TEST_CASE("choices are ranked by affinity, equal ones by number, empty slots las
       return std::vector(all.begin() + first * width, all.begin() + last * width);
     };
     const auto count = static_cast<std::size_t>(last - first);
-    seen.observe({layer, *router, {}, to_device<double>(rows(affinity, 4), count, 4),
-                  to_device<int>(rows(ascending, 3), count, 3), {}, {}});
+    seen.observe({layer,
+                  *router,
+                  {},
+                  to_device<double>(rows(affinity, 4), count, 4),
+                  to_device<int>(rows(ascending, 3), count, 3),
+                  {},
+                  {}});
   };
   // A few tokens at a time, from the second of the set on; the other layer sees none.
   seen.begin_cell(1);
   show(1, 0, 2);
   show(1, 2, 3);
-  const std::vector<std::int64_t> expected = {0, 0, 0, 0, 1,  3,  0,  -1,  //
+  const std::vector<std::int64_t> expected = {0, 0, 0,  0,  1,  3,  0,  -1,  //
                                               0, 2, -1, -1, -1, -1, -1, -1};
   const std::vector<std::int64_t>& values = seen.values();
   CHECK(std::vector(values.begin(), values.begin() + 16) == std::vector<std::int64_t>(16, 0));
