@@ -2,6 +2,26 @@
 
 namespace hearth::kernels {
 
+namespace {
+
+// Of the first half's rows all, where `half` is empty.
+void count_rows(const Array1<const int>& half, Index labels, const Array1<const int>& label,
+                const Array2<const int>& choice, const Array2<std::int64_t>& count,
+                std::int64_t weight) {
+  const int k = static_cast<int>(choice.extent(1));
+  const bool halves = half.extent(0) > 0;
+  Kokkos::parallel_for(
+      "count_labelled", Kokkos::RangePolicy<Exec>(0, choice.extent(0)),
+      KOKKOS_LAMBDA(const Index t) {
+        const Index row = (halves ? half(t) * labels : 0) + label(t);
+        for (int j = 0; j < k && choice(t, j) >= 0; ++j) {
+          Kokkos::atomic_add(&count(row, choice(t, j)), weight);
+        }
+      });
+}
+
+}  // namespace
+
 void count_pairs(const Array2<const int>& choice, const Array2<std::int64_t>& together,
                  std::int64_t weight) {
   const int k = static_cast<int>(choice.extent(1));
@@ -17,14 +37,13 @@ void count_pairs(const Array2<const int>& choice, const Array2<std::int64_t>& to
 
 void count_labelled(const Array1<const int>& label, const Array2<const int>& choice,
                     const Array2<std::int64_t>& count, std::int64_t weight) {
-  const int k = static_cast<int>(choice.extent(1));
-  Kokkos::parallel_for(
-      "count_labelled", Kokkos::RangePolicy<Exec>(0, choice.extent(0)),
-      KOKKOS_LAMBDA(const Index t) {
-        for (int j = 0; j < k && choice(t, j) >= 0; ++j) {
-          Kokkos::atomic_add(&count(label(t), choice(t, j)), weight);
-        }
-      });
+  count_rows({}, 0, label, choice, count, weight);
+}
+
+void count_labelled(const Array1<const int>& half, const Array1<const int>& label,
+                    const Array2<const int>& choice, const Array2<std::int64_t>& count,
+                    std::int64_t weight) {
+  count_rows(half, static_cast<Index>(count.extent(0)) / 2, label, choice, count, weight);
 }
 
 void sum_labelled(Index run, const Array1<const int>& label, const Array1<const int>& target,

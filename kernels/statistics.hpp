@@ -18,6 +18,13 @@ void count_labelled(const Array1<const int>& label,     // (tokens)
                     const Array2<std::int64_t>& count,  // (labels, experts)
                     std::int64_t weight = 1);
 
+// The same apart for each half of the data: count[half[t]][label[t]][choice[t][j]] += `weight`.
+void count_labelled(const Array1<const int>& half,      // (tokens): 0 or 1
+                    const Array1<const int>& label,     // (tokens)
+                    const Array2<const int>& choice,    // (tokens, slots)
+                    const Array2<std::int64_t>& count,  // (2 · labels, experts)
+                    std::int64_t weight = 1);
+
 // sum[label] += Σ value over each run of `run` consecutive tokens, which have one label (a
 // sequence and its data source), summed in fp64 in order and then in units of `unit`;
 // tokens[label] += its tokens. Tokens whose target is masked (below zero) are left out. A run whose

@@ -16,6 +16,7 @@ from plot_specialisation import token_names
 from report_sections import (
     copies,
     domains,
+    drift,
     load,
     losses,
     overview,
@@ -29,7 +30,7 @@ from report_sections.run import Run, open_run
 from statistics_file import InputError
 
 STORY = (overview, losses)
-ROUTING = (load, copies, router, settling, pairs, domains, vocabulary)
+ROUTING = (load, copies, router, settling, drift, pairs, domains, vocabulary)
 
 
 def main() -> int:
@@ -54,7 +55,7 @@ def main() -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         description="Writes one HTML file about a run, with everything in it: losses, load of the "
-        "experts, drops, the router's entropy and losses, saturation, co-activation, and "
+        "experts, drops, the router's entropy and losses, saturation, drift, co-activation, and "
         "specialisation by data source and token. Its sentences are computed from the files.",
         epilog="Exit status: 0 done, 1 the report cannot be written, 2 bad input.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from routing_statistics import mean_of_histogram
+from routing_statistics import Drift, mean_of_histogram
 from routing_statistics.agreement import NONE
 from statistics_file import StatisticsFile
 
@@ -125,6 +125,20 @@ class RoutingTables:
         """Expert numbers (checkpoints, probes, slots); −1: none in the slot."""
         choice = self.file.array("probe_choice", ["checkpoint", "probe", "k"], layer=layer)
         return choice[..., : self.slots(layer)]
+
+    @property
+    def has_drift(self) -> bool:
+        return "expert_drift" in self.file
+
+    def drift(self, kind: str, layer: int) -> Drift:
+        """How far the layer's feed-forward experts ("expert"), or their rows of its router
+        ("router"), moved."""
+        there = self.experts(layer)[self.with_weights(layer)]
+        norm, moved, start_norm, start_moved = (
+            self.file.array(f"{kind}_{name}", ["checkpoint", "expert"], layer=layer)[:, there]
+            for name in ("norm", "drift", "start_norm", "start_drift")
+        )
+        return Drift(norm, moved, start_norm, start_moved)
 
     # Experts of a token
 

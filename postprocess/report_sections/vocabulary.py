@@ -171,7 +171,7 @@ def _bias(run: Run, tables: RoutingTables, rows: list[int], known: dict[int, Tra
             f"{percent(there)} there and of {percent(elsewhere)} in the other"
         )
     if tables.has_halves:
-        how = "The two halves are the even and the odd sequences of the same steps"
+        how = "The two halves are the even and the odd sequences of each source, of the same steps"
     else:
         how = (
             "Counts are not split in halves, so that the two are the last point and the one before "

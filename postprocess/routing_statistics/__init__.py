@@ -18,6 +18,7 @@ from routing_statistics.coactivation import (
     pair_ratio,
     strongest_pair,
 )
+from routing_statistics.drift import Drift, cosine_to_start, since_before, since_start
 from routing_statistics.load import (
     busiest,
     dead_experts,
@@ -41,6 +42,7 @@ from routing_statistics.specialisation import (
 
 __all__ = [
     "BestTokens",
+    "Drift",
     "agreement",
     "best_tokens",
     "busiest",
@@ -48,6 +50,7 @@ __all__ = [
     "chance_conditional",
     "chosen_experts",
     "conditional",
+    "cosine_to_start",
     "dead_experts",
     "drop_share",
     "first_choices",
@@ -67,6 +70,8 @@ __all__ = [
     "saturation",
     "share_of_copies",
     "share_of_occurrences",
+    "since_before",
+    "since_start",
     "strongest_pair",
     "traced",
 ]

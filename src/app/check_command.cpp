@@ -22,6 +22,7 @@ constexpr double gibibyte = 1024.0 * 1024.0 * 1024.0;
 struct StateBytes {
   double weights = 0, gradients = 0, optimizer = 0;
   double checkpoint = 0;  // its part of one: master weights and two moments
+  double row_before = 0;  // with statistics.drift, master weights of the row before
 };
 
 StateBytes state_bytes(const Config& config, const RankGrid& grid) {
@@ -41,17 +42,20 @@ StateBytes state_bytes(const Config& config, const RankGrid& grid) {
     bytes.gradients += (config.run.reproducible ? 8 : real) * all;
     bytes.optimizer += (2 * real + master) * shard;  // two moments
     bytes.checkpoint += 3 * real * shard;
+    if (config.statistics.drift && config.has_experts()) bytes.row_before += real * shard;
   }
+  bytes.checkpoint += bytes.row_before;  // of a stop between two rows
   return bytes;
 }
 
 // Token statistics that the first rank holds when the last checkpoint's statistics are written, by
-// (MoE layer, token id, expert), int64: the counts, their sum over ranks, and a row of the record
-// for every checkpoint, in memory that grows by doubling.
+// (MoE layer, token id, expert), or for two halves, int64: the counts, their sum over ranks, and a
+// row of the record for every checkpoint, in memory that grows by doubling.
 double token_count_bytes(const Config& config) {
   if (!config.statistics.token_counts) return 0;
   const double row = 8.0 * static_cast<double>(config.moe_layers() * config.model.vocabulary) *
-                     static_cast<double>(config.most_destinations());
+                     static_cast<double>(config.most_destinations()) *
+                     (config.statistics.token_halves ? 2 : 1);
   const Index every = config.checkpoint.every_steps;
   const Index checkpoints = (config.run.steps + every - 1) / every;
   return row * static_cast<double>(2 + 2 * checkpoints);
@@ -97,6 +101,10 @@ Status check_command(const Config& config, const Communicator& world, int ranks)
                 activations(balanced_rows(config, grid)), activations(most_rows(config, grid)));
     std::printf("token statistics there at the last checkpoint, GiB: %.3f\n",
                 token_count_bytes(config) / gibibyte);
+    if (config.statistics.drift) {
+      std::printf("weights of the last row of statistics there, GiB: %.3f\n",
+                  bytes.row_before / gibibyte);
+    }
     if (config.statistics.trace_every > 0) {
       std::printf("routing traces there at the last step, GiB: %.3f\n",
                   trace_bytes(config) / gibibyte);

@@ -207,8 +207,9 @@ void write_derived(const Config& older, const Config& config, const Communicator
   std::vector<std::int64_t> open_interval;
   if (world.is_first()) open_interval.resize(trainer.sums().values().extent(0) + 1, 0);
   CheckpointWriter<Real<T>> writer(world, WriteTime::at_once);
-  const std::uint64_t checksum = begin_save(
-      writer, path, run_header(config, mesh, corpus.identity()), trainer, open_interval, {});
+  const std::uint64_t checksum =
+      begin_save(writer, path, run_header(config, mesh, corpus.identity()), trainer,
+                 OpenStatistics<T>{std::move(open_interval), {}});
   writer.finish();
   world.together([&] {
     if (world.is_first()) write_text(deck, write_deck(config));

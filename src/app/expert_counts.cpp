@@ -1,6 +1,8 @@
 #include "app/expert_counts.hpp"
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 
 namespace hearth {
 
@@ -9,7 +11,8 @@ namespace {
 struct Group {
   const char* name;
   std::vector<std::string> axes;
-  std::vector<Array2<std::int64_t>> layers;
+  std::vector<Array2<std::int64_t>> layers;  // rows of the axes between the first and the last
+  Index halves = 1;  // that the rows are made of, where there is such an axis
 };
 
 // Those that are counted.
@@ -18,6 +21,10 @@ std::vector<Group> groups_of(const IntervalCounts& counts) {
       {"coactivation", {"layer", "expert", "expert_with"}, counts.pairs},
       {"source_expert_count", {"layer", "source", "expert"}, counts.sources},
       {"token_expert_count", {"layer", "token", "expert"}, counts.tokens}};
+  if (counts.by_half) {
+    groups.back().axes = {"layer", "half", "token", "expert"};
+    groups.back().halves = 2;
+  }
   std::erase_if(groups, [](const Group& group) { return group.layers.empty(); });
   return groups;
 }
@@ -29,7 +36,9 @@ CounterTensor tensor_of(const Group& group) {
     rows = std::max<Index>(rows, layer.extent(0));
     columns = std::max<Index>(columns, layer.extent(1));
   }
-  return {group.name, {static_cast<Index>(group.layers.size()), rows, columns}, group.axes, {}};
+  const auto layers = static_cast<Index>(group.layers.size());
+  if (group.halves == 1) return {group.name, {layers, rows, columns}, group.axes, {}};
+  return {group.name, {layers, group.halves, rows / group.halves, columns}, group.axes, {}};
 }
 
 using Corner = Kokkos::View<std::int64_t**, Kokkos::LayoutStride, Kokkos::HostSpace>;
@@ -37,9 +46,10 @@ using Corner = Kokkos::View<std::int64_t**, Kokkos::LayoutStride, Kokkos::HostSp
 // The corner of a layer's (rows, columns) of a tensor that the layer fills.
 Corner corner(std::vector<std::int64_t>& values, const CounterTensor& tensor, std::size_t number,
               const Array2<std::int64_t>& layer) {
-  const Index rows = tensor.dims[1], columns = tensor.dims[2];
+  const Index columns = tensor.dims.back();
+  const Index all = static_cast<Index>(values.size()) / tensor.dims[0];
   return Corner(
-      values.data() + static_cast<Index>(number) * rows * columns,
+      values.data() + static_cast<Index>(number) * all,
       Kokkos::LayoutStride(layer.extent(0), static_cast<std::size_t>(columns), layer.extent(1), 1));
 }
 
@@ -55,8 +65,9 @@ std::vector<CounterTensor> collect(const IntervalCounts& counts, const Communica
   std::vector<CounterTensor> tensors;
   for (const Group& group : groups_of(counts)) {
     CounterTensor& tensor = tensors.emplace_back(tensor_of(group));
-    tensor.values.assign(static_cast<std::size_t>(tensor.dims[0] * tensor.dims[1] * tensor.dims[2]),
-                         0);
+    const Index size =
+        std::accumulate(tensor.dims.begin(), tensor.dims.end(), Index{1}, std::multiplies<Index>());
+    tensor.values.assign(static_cast<std::size_t>(size), 0);
     for (std::size_t number = 0; number < group.layers.size(); ++number) {
       const auto& layer = group.layers[number];
       const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), layer);

@@ -3,7 +3,8 @@
 // datasets in routing.h5:
 //   coactivation         (layer, expert, expert_with)
 //   source_expert_count  (layer, source, expert)
-//   token_expert_count   (layer, token, expert); not with statistics.token_counts = false
+//   token_expert_count   (layer, token, expert); not with statistics.token_counts = false. With
+//                        statistics.token_halves (layer, half, token, expert)
 #pragma once
 
 #include <vector>

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/routers/router_table.hpp"
+#include "train/ranked_choices.hpp"
 #include "train/upload.hpp"
 
 namespace hearth {
@@ -43,20 +44,12 @@ Probe::Probe(const Config& config, const Corpus* corpus, const Communicator& wor
 template <class T>
 std::vector<std::int32_t> Probe::choices(Trainer<T>& trainer) const {
   const auto total = static_cast<Index>(tokens_.size());
-  const Index slots = most_slots(config_);
-  std::vector<std::int64_t> all(static_cast<std::size_t>(config_.moe_layers() * total * slots), 0);
+  RankedChoices<Real<T>> seen(config_.moe_layers(), total, most_slots(config_));
   for (const Part& part : parts_) {
-    Index layer = 0;
-    for (const auto& choice : trainer.route(part.cell)) {
-      const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), choice);
-      const auto used = static_cast<Index>(host.extent(1));
-      for (Index t = 0; t < static_cast<Index>(host.extent(0)); ++t) {
-        auto slot = all.begin() + (layer * total + part.begin + t) * slots;
-        for (Index j = 0; j < slots; ++j) *slot++ = j < used ? host(t, j) : -1;
-      }
-      ++layer;
-    }
+    seen.begin_cell(part.begin);
+    trainer.observe(part.cell, seen);
   }
+  std::vector<std::int64_t>& all = seen.values();
   world_.sum_to_first(all);  // every entry is one rank's
   if (!world_.is_first()) return {};
   return {all.begin(), all.end()};

@@ -16,7 +16,7 @@ class Probe {
   [[nodiscard]] const std::vector<std::int32_t>& tokens() const { return tokens_; }
 
   // (moe layers, tokens, slots of the layer with the most): where the present weights send each
-  // token, ascending, then -1; empty except on the first rank. Collective.
+  // token, best first as in rank_choices, then -1; empty except on the first rank. Collective.
   template <class T>
   [[nodiscard]] std::vector<std::int32_t> choices(Trainer<T>& trainer) const;
 

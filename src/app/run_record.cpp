@@ -222,17 +222,29 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
                               {layers, source_count, experts}, "tokens",
                               "token copies of each data source sent to each expert", compress);
   if (config.statistics.token_counts) {
-    file_.declare<std::int64_t>("/token_expert_count", {"checkpoint", "layer", "token", "expert"},
-                                {layers, config.model.vocabulary, experts}, "tokens",
+    std::vector<std::string> axes = {"checkpoint", "layer", "token", "expert"};
+    std::vector<Index> row = {layers, config.model.vocabulary, experts};
+    if (config.statistics.token_halves) {
+      axes.insert(axes.begin() + 2, "half");
+      row.insert(row.begin() + 1, 2);
+      file_.set(list("/half", "half", "1", "samples of each data source, by their number in it",
+                     std::vector<std::string>{"even", "odd"}));
+    }
+    file_.declare<std::int64_t>("/token_expert_count", axes, row, "tokens",
                                 "copies of each token id sent to each expert", compress);
   }
   if (probes > 0) {
     file_.set(list("/probe_token", "probe", "1", "token ids of the fixed probe set", probe_tokens));
-    file_.declare<std::int32_t>("/probe_choice", {"checkpoint", "layer", "probe", "k"},
-                                {layers, probes, slots}, "1",
-                                "experts chosen with the checkpoint's weights, ascending; -1 where "
-                                "there are fewer",
-                                compress);
+    file_.declare<std::int32_t>(
+        "/probe_choice", {"checkpoint", "layer", "probe", "k"}, {layers, probes, slots}, "1",
+        "experts chosen with the checkpoint's weights, best first; -1 where there are fewer",
+        compress);
+  }
+  if (config.statistics.drift) {
+    for (const DriftMeasure& measure : drift_measures()) {
+      file_.declare<double>("/" + measure.name, {"checkpoint", "layer", "expert"},
+                            {layers, experts}, "1", measure.description);
+    }
   }
 }
 
@@ -307,10 +319,12 @@ void RoutingRecord::close_interval(std::int64_t step, const StepSums& layout) {
 }
 
 void RoutingRecord::add_checkpoint(std::int64_t step, const std::vector<CounterTensor>& counts,
-                                   const std::vector<std::int32_t>& probe) {
+                                   const std::vector<std::int32_t>& probe,
+                                   const std::vector<DriftMeasure>& drift) {
   file_.append<std::int64_t>("/checkpoint", {step});
   for (const CounterTensor& tensor : counts) file_.append("/" + tensor.name, tensor.values);
   if (!probe.empty()) file_.append("/probe_choice", probe);
+  for (const DriftMeasure& measure : drift) file_.append("/" + measure.name, measure.values);
 }
 
 }  // namespace hearth

@@ -9,6 +9,7 @@
 #include "io/checkpoint.hpp"
 #include "io/growing_file.hpp"
 #include "train/trainer.hpp"
+#include "train/weight_drift.hpp"
 
 namespace hearth {
 
@@ -39,10 +40,12 @@ class RoutingRecord {
   // of every_steps.
   void add(const StepReport& report, const StepSums& layout);
 
-  // Adds a row by checkpoint: the counts since the row before, in the datasets of their names, and
-  // (layers, probe tokens, k) experts chosen for the probe with the current weights.
+  // Adds a row by checkpoint: the counts since the row before, in the datasets of their names;
+  // (layers, probe tokens, k) experts chosen for the probe with the current weights; and, with
+  // statistics.drift, how far the weights moved.
   void add_checkpoint(std::int64_t step, const std::vector<CounterTensor>& counts,
-                      const std::vector<std::int32_t>& probe);
+                      const std::vector<std::int32_t>& probe,
+                      const std::vector<DriftMeasure>& drift);
 
   bool read(const std::string& path, std::int64_t step) { return file_.read(path, step); }
   void write(const std::string& path, const LabelledAttributes& attributes) const {

@@ -20,9 +20,40 @@ CounterTensor interval_tensor(const StepSums& layout, std::vector<std::int64_t> 
 
 constexpr const char* skipped_name = "skipped_steps";
 constexpr const char* routers_name = "router_states";
+constexpr const char* from_seed_name = "drift_from_seed";
+constexpr const char* row_before_name = "drift_row_before";  // row_before_group is there
 
 CounterTensor skipped_tensor(std::vector<std::int64_t> values) {
   return {skipped_name, {2}, {"all, in a row"}, std::move(values)};
+}
+
+std::vector<CounterTensor> drift_tensors(bool from_seed, bool row_is_open) {
+  std::vector<CounterTensor> tensors = {{from_seed_name, {1}, {"flag"}, {from_seed ? 1 : 0}}};
+  if (row_is_open) tensors.push_back({row_before_name, {1}, {"flag"}, {1}});
+  return tensors;
+}
+
+bool has_counter(const CheckpointHeader& header, const char* name) {
+  return std::find(header.counters.begin(), header.counters.end(), name) != header.counters.end();
+}
+
+// Whether the first rank has read it, and it is set.
+bool flag(const std::vector<CounterTensor>& tensors, const char* name, const Communicator& world) {
+  std::int64_t set = 0;
+  for (const CounterTensor& tensor : tensors) {
+    if (tensor.name == name && tensor.values.size() == 1) set = tensor.values[0];
+  }
+  return world.max(set) == 1;
+}
+
+template <class T>
+void add_row_before(Trainer<T>& trainer, const WeightDrift<T>& drift,
+                    std::vector<TensorPart<Real<T>>>& parts) {
+  for (const Owner owner : {Owner::everyone, Owner::experts}) {
+    const auto number = static_cast<std::size_t>(owner);
+    parts.push_back({row_before_group, &trainer.parameters().arena(owner).layout,
+                     trainer.optimizer().shards()[number].range, drift.before()[number]});
+  }
 }
 
 // None, for routers that hand nothing on.
@@ -64,8 +95,7 @@ std::vector<CounterTensor> wanted_tensors(const CheckpointHeader& header, const 
   std::vector<CounterTensor> tensors = expert_count_tensors(counts);
   tensors.push_back(skipped_tensor({}));
   std::erase_if(tensors, [&](const CounterTensor& tensor) {
-    return std::find(header.counters.begin(), header.counters.end(), tensor.name) ==
-           header.counters.end();
+    return !has_counter(header, tensor.name.c_str());
   });
   tensors.push_back(interval_tensor(layout, {}));
   return tensors;
@@ -113,22 +143,29 @@ CheckpointHeader run_header(const Config& config, const Mesh& mesh,
 template <class T>
 std::uint64_t begin_save(CheckpointWriter<Real<T>>& writer, const std::string& path,
                          const CheckpointHeader& header, Trainer<T>& trainer,
-                         const std::vector<std::int64_t>& open_interval,
-                         std::vector<CounterTensor> counts) {
+                         OpenStatistics<T> open) {
+  std::vector<CounterTensor> counts = std::move(open.counts);
   const SkippedSteps& skipped = trainer.optimizer().skipped();
   counts.push_back(skipped_tensor({skipped.all, skipped.in_a_row}));
   for (CounterTensor& routers : router_tensor(trainer.router_states(), true)) {
     counts.push_back(std::move(routers));
   }
-  counts.push_back(interval_tensor(trainer.sums(), open_interval));
-  return writer.begin(path, header, trainer.parameters().table(), tensor_parts(trainer, true),
-                      counts);
+  std::vector<TensorPart<Real<T>>> parts = tensor_parts(trainer, true);
+  if (open.drift != nullptr) {
+    for (CounterTensor& tensor : drift_tensors(open.drift->from_seed(), open.row_is_open)) {
+      counts.push_back(std::move(tensor));
+    }
+    if (open.row_is_open) add_row_before(trainer, *open.drift, parts);
+  }
+  counts.push_back(interval_tensor(trainer.sums(), std::move(open.interval)));
+  return writer.begin(path, header, trainer.parameters().table(), parts, counts);
 }
 
 template <class T>
 std::optional<Resumed> resume(const Config& config, const std::string& data_identity,
                               const Communicator& world, const CheckpointFolder& checkpoints,
-                              Trainer<T>& trainer, const IntervalCounts* counts) {
+                              Trainer<T>& trainer, const IntervalCounts* counts,
+                              WeightDrift<T>* drift) {
   const bool named = config.checkpoint.resume != "auto" && config.checkpoint.resume != "none";
   std::int64_t before = std::numeric_limits<std::int64_t>::max();
   while (true) {
@@ -174,6 +211,15 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
     if (counts != nullptr) tensors = wanted_tensors(header, trainer.sums(), *counts);
     const auto routers = router_tensor(trainer.router_states(), false);
     tensors.insert(tensors.begin(), routers.begin(), routers.end());
+    bool row_was_open = false;
+    if (drift != nullptr) {
+      row_was_open = world.max(has_counter(header, row_before_name) ? 1 : 0) == 1;
+      if (row_was_open) add_row_before(trainer, *drift, parts);
+      // A model that was made of another has none.
+      if (has_counter(header, from_seed_name)) {
+        tensors.insert(tensors.begin(), CounterTensor{from_seed_name, {1}, {"flag"}, {}});
+      }
+    }
     try {
       read_checkpoint<Real<T>>(world, path, trainer.parameters().table(), parts, tensors);
     } catch (const CollectiveError& error) {
@@ -185,6 +231,10 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
     trainer.optimizer().spread_weights();
     trainer.optimizer().set_skipped(skipped_steps(tensors, world));
     trainer.set_router_states(router_states(tensors, world, trainer.router_states()));
+    if (drift != nullptr) {
+      drift->set_from_seed(flag(tensors, from_seed_name, world));
+      if (!row_was_open) drift->mark();
+    }
     Resumed resumed{step, path, {}};
     if (counts != nullptr && world.is_first()) {
       restore(tensors, *counts);
@@ -194,14 +244,13 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
   }
 }
 
-#define HEARTH_INSTANTIATE(T)                                                               \
-  template std::vector<TensorPart<Real<T>>> tensor_parts<T>(Trainer<T>&, bool);             \
-  template std::uint64_t begin_save<T>(                                                     \
-      CheckpointWriter<Real<T>>&, const std::string&, const CheckpointHeader&, Trainer<T>&, \
-      const std::vector<std::int64_t>&, std::vector<CounterTensor>);                        \
-  template std::optional<Resumed> resume<T>(const Config&, const std::string&,              \
-                                            const Communicator&, const CheckpointFolder&,   \
-                                            Trainer<T>&, const IntervalCounts*)
+#define HEARTH_INSTANTIATE(T)                                                                    \
+  template std::vector<TensorPart<Real<T>>> tensor_parts<T>(Trainer<T>&, bool);                  \
+  template std::uint64_t begin_save<T>(CheckpointWriter<Real<T>>&, const std::string&,           \
+                                       const CheckpointHeader&, Trainer<T>&, OpenStatistics<T>); \
+  template std::optional<Resumed> resume<T>(const Config&, const std::string&,                   \
+                                            const Communicator&, const CheckpointFolder&,        \
+                                            Trainer<T>&, const IntervalCounts*, WeightDrift<T>*)
 HEARTH_INSTANTIATE(float);
 HEARTH_INSTANTIATE(double);
 HEARTH_INSTANTIATE(bfloat16);

@@ -9,6 +9,7 @@
 #include "io/checkpoint_folder.hpp"
 #include "io/checkpoint_writer.hpp"
 #include "train/trainer.hpp"
+#include "train/weight_drift.hpp"
 
 namespace hearth {
 
@@ -20,14 +21,22 @@ template <class T>
 [[nodiscard]] CheckpointHeader run_header(const Config& config, const Mesh& mesh,
                                           const std::string& data_identity);
 
-// Begins to write the checkpoint of `header.step`. On the first rank: `open_interval` is that of
-// the routing record; `counts` are those since the last row by checkpoint, none where one was just
-// written. Returns one number for all weights, the same on any layout. Collective.
+// Statistics that a checkpoint carries on.
+template <class T>
+struct OpenStatistics {
+  std::vector<std::int64_t> interval;     // of the routing record, on the first rank
+  std::vector<CounterTensor> counts;      // since the last row by checkpoint; none where one was
+                                          // just written
+  const WeightDrift<T>* drift = nullptr;  // null: not recorded
+  bool row_is_open = false;               // no row by checkpoint was just written
+};
+
+// Begins to write the checkpoint of `header.step`. Returns one number for all weights, the same on
+// any layout. Collective.
 template <class T>
 std::uint64_t begin_save(CheckpointWriter<Real<T>>& writer, const std::string& path,
                          const CheckpointHeader& header, Trainer<T>& trainer,
-                         const std::vector<std::int64_t>& open_interval,
-                         std::vector<CounterTensor> counts);
+                         OpenStatistics<T> open);
 
 struct Resumed {
   std::int64_t step = 0;
@@ -37,14 +46,16 @@ struct Resumed {
 
 // Takes up the checkpoint that checkpoint.resume asks for: the newest good one in the folder, or a
 // file. None: no checkpoint is there. It gives the weights and, where `counts` is not null, all
-// else that training goes on from: moments, the open interval, and in the first rank's `counts`
-// those of all ranks. `data_identity` must be that of the checkpoint (empty: any). Says on standard
-// error what it took and passed over. Collective; throws CollectiveError where the checkpoint is of
-// another model or, with resume = none, where there is one.
+// else that training goes on from: moments, the open interval, in the first rank's `counts` those
+// of all ranks, and where it is not null `drift`. `data_identity` must be that of the checkpoint
+// (empty: any). Says on standard error what it took and passed over. Collective; throws
+// CollectiveError where the checkpoint is of another model or, with resume = none, where there is
+// one.
 template <class T>
 [[nodiscard]] std::optional<Resumed> resume(const Config& config, const std::string& data_identity,
                                             const Communicator& world,
                                             const CheckpointFolder& checkpoints,
-                                            Trainer<T>& trainer, const IntervalCounts* counts);
+                                            Trainer<T>& trainer, const IntervalCounts* counts,
+                                            WeightDrift<T>* drift = nullptr);
 
 }  // namespace hearth

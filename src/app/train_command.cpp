@@ -125,10 +125,14 @@ Status train(const Config& config, const Communicator& world) {
                    {"version", header.version},
                    {"revision", header.revision},
                    {"data_identity", header.data_identity}}};
+  std::optional<WeightDrift<T>> drift;
+  if (config.statistics.drift && config.moe_layers() > 0) {
+    drift.emplace(config, trainer.parameters(), trainer.optimizer(), world);
+  }
   std::int64_t step = 0;
   pulse.enter({"resume", true});
-  if (const auto resumed =
-          resume(config, header.data_identity, world, checkpoints, trainer, &counts)) {
+  if (const auto resumed = resume(config, header.data_identity, world, checkpoints, trainer,
+                                  &counts, drift ? &*drift : nullptr)) {
     step = resumed->step;
     world.together([&] {
       if (!world.is_first()) return;
@@ -146,6 +150,7 @@ Status train(const Config& config, const Communicator& world) {
     });
     pulse.enter({"initial weights"});
     trainer.optimizer().initialize();
+    if (drift) drift->mark();
   }
   pulse.enter({"training"});
   const std::int64_t end = config.run.stop_step > 0
@@ -187,25 +192,35 @@ Status train(const Config& config, const Communicator& world) {
       if (world.is_first()) output->prune(config.checkpoint.keep);
     });
   };
+  // Returns the counts that are open then.
+  const auto add_row = [&]() -> std::vector<CounterTensor> {
+    const auto phase = trainer.timers().phase("row of statistics");
+    std::vector<CounterTensor> open_counts = collect(counts, world);
+    if (!scheduled()) return open_counts;
+    const std::vector<std::int32_t> choices = probe.choices(trainer);
+    std::vector<DriftMeasure> moved;
+    if (drift) {
+      moved = drift->measure();
+      drift->mark();
+    }
+    world.together([&] {
+      if (world.is_first()) records.routing.add_checkpoint(step, open_counts, choices, moved);
+    });
+    counts.clear();
+    return {};
+  };
   const auto checkpoint = [&] {
     const PulsePhase phase(pulse, {"checkpoint", true});
     finish_checkpoint();  // the one before
-    std::vector<CounterTensor> open_counts = collect(counts, world);
-    if (scheduled()) {
-      const std::vector<std::int32_t> choices = probe.choices(trainer);
-      world.together([&] {
-        if (world.is_first()) records.routing.add_checkpoint(step, open_counts, choices);
-      });
-      counts.clear();
-      open_counts.clear();
-    }
+    std::vector<CounterTensor> open_counts = add_row();
     // Statistics before the checkpoint: a checkpoint never stands without its rows.
     world.together([&] {
       if (world.is_first()) records.write(*output, trainer.timers(), config.moe_layers() > 0);
     });
     header.step = step;
     checksum = begin_save(writer, checkpoints.file(step), header, trainer,
-                          records.routing.open_interval(), std::move(open_counts));
+                          OpenStatistics<T>{records.routing.open_interval(), std::move(open_counts),
+                                            drift ? &*drift : nullptr, !scheduled()});
     if (!config.checkpoint.background) finish_checkpoint();
   };
 

@@ -171,6 +171,8 @@ struct StatisticsConfig {
   std::int64_t every_steps = 10;
   std::int64_t probe_tokens = 4096;
   bool token_counts = true;
+  bool token_halves = false;
+  bool drift = false;
   std::int64_t trace_every = 0;
   std::int64_t trace_tokens = 4096;
   std::string trace_layers = "all";

@@ -301,6 +301,14 @@ std::vector<Option> option_table(Config& c) {
           {"statistics.token_counts", &c.statistics.token_counts, "",
            "count (token id, expert) pairs: layers * vocabulary * experts * 8 bytes a rank",
            identity},
+          {"statistics.token_halves", &c.statistics.token_halves, "",
+           "keep these counts apart for two halves of the data, to score on one what was chosen on "
+           "the other; twice the memory",
+           identity},
+          {"statistics.drift", &c.statistics.drift, "",
+           "record how far experts and routers moved between checkpoints and since the start; a "
+           "rank keeps its part of the weights of the last row",
+           identity},
           {"statistics.trace_every", &c.statistics.trace_every, "steps",
            "steps between two whose routing of single tokens goes to traces.h5; 0: none", schedule},
           {"statistics.trace_tokens", &c.statistics.trace_tokens, "tokens",

@@ -63,11 +63,13 @@ Cell build_cell(const Corpus& corpus, std::int64_t first, std::int64_t sequences
   cell.target.reserve(tokens);
   cell.position.reserve(tokens);
   cell.sequence_source.reserve(sequences);
+  cell.sequence_half.reserve(sequences);
   std::vector<std::int32_t> sample(length + 1);
   for (std::int64_t s = 0; s < sequences; ++s) {
     const SampleOrigin origin = read(s, sample);
     check_tokens(sample, corpus.file(origin.source), model.vocabulary);
     cell.sequence_source.push_back(origin.source);
+    cell.sequence_half.push_back(static_cast<int>(origin.sample % 2));
     cell.token.insert(cell.token.end(), sample.begin(), sample.end() - 1);
     cell.target.insert(cell.target.end(), sample.begin() + 1, sample.end());
     for (std::int64_t t = 0; t < length; ++t) cell.position.push_back(static_cast<int>(t));

@@ -16,6 +16,7 @@ struct Cell {
   std::vector<int> target;           // (tokens): the token after each
   std::vector<int> position;         // (tokens): within the sequence
   std::vector<int> sequence_source;  // (sequences): index of the data source
+  std::vector<int> sequence_half;    // (sequences): its sample's number in the source, modulo 2
   std::vector<int> order;            // (tokens): positions by (token, position)
   std::vector<int> run_begin;        // (distinct tokens + 1): runs of equal tokens in `order`
   // With model.document_mask, the tokens at which a document begins within a sequence, ascending:

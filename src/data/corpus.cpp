@@ -191,7 +191,7 @@ SampleOrigin Corpus::copy(int source, std::int64_t sample, std::span<std::int32_
                   sequence_length_ + 1);
   }
   const TokenFile& file = *files_[source];
-  SampleOrigin origin{source, {}};
+  SampleOrigin origin{source, sample, {}};
   std::int64_t at = 0;
   std::int64_t before = 0;  // the sequence of the piece before
   for (const Piece& piece : orders_[source].pieces(file, sample)) {

@@ -39,6 +39,7 @@ struct DataSource {
 // Where a sample's tokens come from.
 struct SampleOrigin {
   int source = 0;
+  std::int64_t sample = 0;  // its number in the order of the source
   // Tokens, numbered from 0 in the sample, at which another document begins than that of the token
   // before; ascending. Tokens of one document that stand one after the other in the file, as its
   // last and its first of the next epoch do not, are a run of that document.

@@ -18,6 +18,7 @@ namespace hearth {
 inline constexpr const char* model_group = "/model";
 inline constexpr const char* first_moment_group = "/optimizer/first_moment";
 inline constexpr const char* second_moment_group = "/optimizer/second_moment";
+inline constexpr const char* row_before_group = "/row_before";
 
 // What one rank holds of one quantity in one arena. The ranks' parts of a group are disjoint and
 // cover every tensor once: the arena of Owner::everyone is cut over all ranks, that of

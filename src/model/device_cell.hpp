@@ -14,6 +14,7 @@ struct DeviceCell {
   Array1<const int> target;     // (tokens): below zero where masked
   Array1<const int> position;   // (tokens): within the sequence
   Array1<const int> source;     // (tokens): index of the data source
+  Array1<const int> half;       // (tokens): of its source's data, 0 or 1
   Array1<const int> order;      // (tokens): positions by (token, position)
   Array1<const int> run_begin;  // (distinct tokens + 1): runs of equal tokens in `order`
   kernels::AttentionPlan attention;

@@ -23,14 +23,15 @@ StepSums::StepSums(const Config& config, Index sources)
   arrived_.resize(static_cast<std::size_t>(experts));
 }
 
-IntervalCounts::IntervalCounts(const Config& config, Index data_sources) {
+IntervalCounts::IntervalCounts(const Config& config, Index data_sources)
+    : by_half(config.statistics.token_halves) {
   for (Index layer = 0; layer < config.moe_layers(); ++layer) {
     const Index destinations = config.destinations(layer);
     pairs.emplace_back("pair counts", destinations, destinations);
     sources.emplace_back("source counts", data_sources, destinations);
     if (config.statistics.token_counts) {
-      tokens.push_back(
-          zeroed<Array2<std::int64_t>>("token counts", config.model.vocabulary, destinations));
+      tokens.push_back(zeroed<Array2<std::int64_t>>(
+          "token counts", (by_half ? 2 : 1) * config.model.vocabulary, destinations));
     }
   }
 }

@@ -121,9 +121,12 @@ struct IntervalCounts {
   IntervalCounts(const Config& config, Index sources);
   void clear();
 
-  std::int64_t weight = 1;                   // of what is counted; -1 takes it back
-  std::vector<Array2<std::int64_t>> pairs;   // (moe layers) of (destinations, destinations)
-  std::vector<Array2<std::int64_t>> tokens;  // (moe layers) of (vocabulary, destinations), or empty
+  std::int64_t weight = 1;                  // of what is counted; -1 takes it back
+  std::vector<Array2<std::int64_t>> pairs;  // (moe layers) of (destinations, destinations)
+  // (moe layers) of (vocabulary, destinations), or with `by_half` of (2 · vocabulary,
+  // destinations); or empty
+  std::vector<Array2<std::int64_t>> tokens;
+  bool by_half = false;
   std::vector<Array2<std::int64_t>> sources;  // (moe layers) of (sources, destinations)
 };
 

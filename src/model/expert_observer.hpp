@@ -11,6 +11,7 @@ struct SeenTokens {
   Index layer;  // among the layers with experts
   const Router<R>& router;
   Array2<const R> logits;        // (tokens, destinations)
+  Array2<const R> affinity;      // (tokens, destinations): as Routing::affinity
   Array2<const int> choice;      // (tokens, slots)
   Array2<const R> gate;          // (tokens, slots)
   Array2<const double> product;  // (tokens, experts · experts): kernels::expert_products; empty

@@ -165,6 +165,7 @@ void MoeLayer<T>::show_experts(Index tokens) {
     }
     workspace_.observer->observe(
         {number_, routing_.router(), rows_of(Array2<const Real<T>>(routing_.logits()), begin, end),
+         rows_of(Array2<const Real<T>>(routing_.affinity()), begin, end),
          rows_of(Array2<const int>(routing_.choice()), begin, end),
          rows_of(Array2<const Real<T>>(routing_.gate()), begin, end), product});
   }

@@ -42,6 +42,9 @@ class Parameters {
   [[nodiscard]] const TensorTable& table() const { return table_; }
   [[nodiscard]] std::array<Arena<T>, 2>& arenas() { return arenas_; }  // by Owner
   [[nodiscard]] Arena<T>& arena(Owner owner) { return arenas_[static_cast<std::size_t>(owner)]; }
+  [[nodiscard]] const Arena<T>& arena(Owner owner) const {
+    return arenas_[static_cast<std::size_t>(owner)];
+  }
 
   // Tensors by their names in the table (aliases too); for layers, when they are built.
   [[nodiscard]] Array1<const T> vector(const std::string& name) const;

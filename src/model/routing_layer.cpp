@@ -170,7 +170,10 @@ void RoutingLayer<T>::count_choices(const DeviceCell& cell, const IntervalCounts
   const Array2<const int> choice = routing_.choice;
   kernels::count_pairs(choice, counts.pairs[layer], counts.weight);
   kernels::count_labelled(cell.source, choice, counts.sources[layer], counts.weight);
-  if (!counts.tokens.empty()) {
+  if (counts.tokens.empty()) return;
+  if (counts.by_half) {
+    kernels::count_labelled(cell.half, cell.token, choice, counts.tokens[layer], counts.weight);
+  } else {
     kernels::count_labelled(cell.token, choice, counts.tokens[layer], counts.weight);
   }
 }

@@ -37,6 +37,9 @@ class RoutingLayer {
 
   // Of the last forward pass.
   [[nodiscard]] const Array2<R>& logits() const { return kept_.logits; }  // (tokens, destinations)
+  [[nodiscard]] const Array2<R>& affinity() const {
+    return kept_.affinity;
+  }  // (tokens, destinations)
   [[nodiscard]] const Array2<int>& choice() const { return routing_.choice; }   // (tokens, slots)
   [[nodiscard]] const Array2<R>& gate() const { return routing_.gate; }         // (tokens, slots)
   [[nodiscard]] const Array2<int>& position() const { return kept_.position; }  // (tokens, slots)

@@ -63,6 +63,7 @@ class Optimizer {
   void set_skipped(const SkippedSteps& skipped) { skipped_ = skipped; }
 
   [[nodiscard]] std::array<Shard<T>, 2>& shards() { return shards_; }  // by Owner
+  [[nodiscard]] const std::array<Shard<T>, 2>& shards() const { return shards_; }
 
  private:
   [[nodiscard]] std::vector<std::int64_t> non_finite_sums() const;  // as GradientReport::overflow

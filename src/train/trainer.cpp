@@ -228,7 +228,7 @@ void Trainer<T>::observe(const Corpus& corpus, std::int64_t batches,
                          ExpertObserver<Real<T>>& observer) {
   for (std::int64_t batch = 0; batch < batches; ++batch) {
     for (const DeviceCell& cell : load(corpus, batch)) {
-      transformer_.observe(cell, observer);
+      observe(cell, observer);
       observer.end_cell();
     }
   }

@@ -61,6 +61,10 @@ class Trainer {
   // Forward passes of the first `batches` global batches, of which `observer` sees the layers with
   // experts. Collective.
   void observe(const Corpus& corpus, std::int64_t batches, ExpertObserver<Real<T>>& observer);
+  // The same of one cell, perhaps of no tokens. Every rank of the exchange calls it.
+  void observe(const DeviceCell& cell, ExpertObserver<Real<T>>& observer) {
+    transformer_.observe(cell, observer);
+  }
 
   // Integers that the routers hand on from step to step (Transformer::router_states), for the
   // checkpoint.

@@ -13,6 +13,16 @@ Array1<const int> to_device(const std::string& label, const std::vector<int>& va
   return copy;
 }
 
+// A value by sequence for each of its tokens.
+std::vector<int> by_token(const std::vector<int>& by_sequence, Index length) {
+  std::vector<int> values;
+  values.reserve(by_sequence.size() * static_cast<std::size_t>(length));
+  for (const int value : by_sequence) {
+    values.insert(values.end(), static_cast<std::size_t>(length), value);
+  }
+  return values;
+}
+
 std::vector<kernels::AttentionSegment> attention_segments(const Cell& cell, Index length) {
   std::vector<kernels::AttentionSegment> segments;
   const auto tokens = static_cast<Index>(cell.token.size());
@@ -31,11 +41,6 @@ DeviceCell upload(const Cell& cell) {
   const auto tokens = static_cast<Index>(cell.token.size());
   const auto sequences = static_cast<Index>(cell.sequence_source.size());
   const Index length = sequences == 0 ? 0 : tokens / sequences;
-  std::vector<int> source;
-  for (Index s = 0; s < sequences; ++s) {
-    source.insert(source.end(), static_cast<std::size_t>(length),
-                  cell.sequence_source[static_cast<std::size_t>(s)]);
-  }
   return {tokens,
           length,
           cell.first_sequence,
@@ -43,7 +48,8 @@ DeviceCell upload(const Cell& cell) {
           to_device("token", cell.token),
           to_device("target", cell.target),
           to_device("position", cell.position),
-          to_device("source", source),
+          to_device("source", by_token(cell.sequence_source, length)),
+          to_device("half", by_token(cell.sequence_half, length)),
           to_device("order", cell.order),
           to_device("run begin", cell.run_begin),
           kernels::AttentionPlan(attention_segments(cell, length))};

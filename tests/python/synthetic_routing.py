@@ -35,6 +35,8 @@ class Plan:
     variable: bool = False  # tokens have 1 to `slots` experts
     drops: bool = False  # a copy in ten reaches no expert
     halves: bool = False
+    drift: bool = False
+    from_seed: bool = True  # the first weights are known
     ranked: bool = False  # probe choices best first
     extras: bool = False  # gate_mass, experts_per_token, logit_norm, slots
     kinds: bool = False  # expert_kind, with an expert of each kind last
@@ -88,6 +90,22 @@ class Run:
             self._route(rng, step, probe, sources, noise=0, drops=False)
             for step in self.checkpoints
         ]
+        self.weights = self._walk(np.random.default_rng(plan.seed + 2))
+
+    def _walk(self, rng: np.random.Generator) -> list[dict[str, list[np.ndarray]]]:
+        """At the start and at each checkpoint, by kind and layer: (experts, elements)."""
+        sizes = {"expert": 5, "router": 3}
+        weights = [
+            {k: [rng.normal(size=(e, n)) for e in self.plan.experts] for k, n in sizes.items()}
+        ]
+        for _ in self.checkpoints:
+            weights.append(
+                {
+                    k: [w + 0.1 * rng.normal(size=w.shape) for w in of]
+                    for k, of in weights[-1].items()
+                }
+            )
+        return weights
 
     def _trace(self, rng: np.random.Generator, step: int, tokens: int) -> Trace:
         plan = self.plan
@@ -287,6 +305,24 @@ def _write_checkpoints(put, run: Run, rows: list[list[Trace]], most: int) -> Non
                 choice[at, layer, :, :slots] = stored(trace.choice[layer], plan.ranked)
         put("probe_token", ("probe",), run.probe_token.astype(np.int32))
         put("probe_choice", ("checkpoint", "layer", "probe", "k"), choice)
+    if plan.drift:
+        _write_drift(put, run, most)
+
+
+def _write_drift(put, run: Run, most: int) -> None:
+    """Norms (checkpoint, layer, expert), NaN where a layer has fewer."""
+    start, *rows = run.weights
+    for kind in ("expert", "router"):
+        tables = np.full((4, len(rows), run.plan.layers, most), np.nan)
+        for at, now in enumerate(rows):
+            for layer, experts in enumerate(run.plan.experts):
+                w, before, first = (x[kind][layer] for x in (now, run.weights[at], start))
+                vectors = (w, w - before, first, w - first)
+                tables[:, at, layer, :experts] = [np.linalg.norm(v, axis=1) for v in vectors]
+        if not run.plan.from_seed:
+            tables[2:] = np.nan
+        for name, table in zip(("norm", "drift", "start_norm", "start_drift"), tables):
+            put(f"{kind}_{name}", ("checkpoint", "layer", "expert"), table)
 
 
 def stored(choice: np.ndarray, ranked: bool) -> np.ndarray:

@@ -30,6 +30,7 @@ ANCHORS = [
     "copies",
     "router",
     "saturation",
+    "drift",
     "coactivation",
     "domains",
     "vocabulary",
@@ -226,6 +227,32 @@ def test_best_choices_need_their_rank(tmp_path):
     assert "not of rank" in text and "(k = 1)" not in text
 
 
+@pytest.mark.parametrize("from_seed", [True, False])
+def test_drift_sentence(page_of, tmp_path, from_seed):
+    run = write_run(tmp_path, drift=True, from_seed=from_seed, experts=(6, 4), slots=(3, 2))
+    start, *_, before, now = run.weights
+    lengths = np.concatenate([np.linalg.norm(w, axis=1) for w in before["expert"]])
+    moved = np.concatenate(
+        [np.linalg.norm(a - b, axis=1) for a, b in zip(now["expert"], before["expert"])]
+    )
+    means = [
+        [np.mean(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)) for a, b in pairs]
+        for pairs in (zip(now["expert"], w["expert"]) for w in (before, start))
+    ]
+    page = page_of(tmp_path)
+    text = (
+        f"From step 8 to step 12 an expert's weights moved by {wording.percent(np.mean(means[0]))} "
+        "of their length"
+    )
+    if from_seed:
+        text += f", since the start by {wording.percent(np.mean(means[1]))}"
+    assert f"{text} (mean over experts and layers)." in page.text
+    e = int((moved / lengths).argmax())
+    where = f"expert {e} in layer 1" if e < 6 else f"expert {e - 6} in layer 2"
+    assert f"most for {where}, {wording.percent((moved / lengths)[e])}." in page.text
+    assert ("since the start by" in page.text) == from_seed
+
+
 def test_pair_sentence(tmp_path):
     run = write_run(tmp_path)
     row = run.rows(run.checkpoints)[-1]
@@ -307,6 +334,7 @@ LACKS = {
         {"vocabulary": 400, "steps": 4},
         "Fewer than 2 token ids occur 8 times or more",
     ),
+    "drift": ({}, "did not record how far its experts' weights moved"),
     "layers but one": ({"experts": (6,), "slots": (3,)}, "1 of them with 6 routed experts"),
     "layers": ({"experts": (), "slots": ()}, "The model is dense: it has no MoE layer"),
     "steps but one": (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from statistics_file import InputError, StatisticsFile
 PLANS = {
     "as it is": Plan(),
     "ranked, halves": Plan(ranked=True, halves=True, extras=True),
-    "other axes": Plan(experts=(7, 5), slots=(3, 2), kinds=True, extras=True, shuffled_axes=True),
+    "other axes": Plan(
+        experts=(7, 5), slots=(3, 2), kinds=True, extras=True, drift=True, shuffled_axes=True
+    ),
     "variable": Plan(variable=True, extras=True, halves=True, ranked=True, shuffled_axes=True),
     "drops": Plan(drops=True, experts=(8,), slots=(4,)),
     "one expert": Plan(slots=(1, 1)),
@@ -38,6 +41,30 @@ def made(request, tmp_path):
 
 def each_layer(run: Run):
     return enumerate(run.plan.experts)
+
+
+# Drift
+
+
+def test_drift(tmp_path):
+    run = write_run(tmp_path, PLANS["other axes"])
+    with StatisticsFile(tmp_path / "routing.h5", "routing.h5") as file:
+        tables = RoutingTables(file)
+        assert tables.has_drift
+        for (layer, _), kind in product(each_layer(run), ("expert", "router")):
+            found = tables.drift(kind, layer)
+            there = np.flatnonzero(tables.with_weights(layer))
+            assert 0 < len(there) < run.plan.experts[layer]
+            for at in range(len(run.checkpoints)):
+                now, before, start = (run.weights[i][kind][layer][there] for i in (at + 1, at, 0))
+                for e in range(len(there)):
+                    moved = math.dist(now[e], start[e]) / math.hypot(*start[e])
+                    step = math.dist(now[e], before[e]) / math.hypot(*before[e])
+                    dot = math.fsum(a * b for a, b in zip(now[e], start[e]))
+                    cosine = dot / (math.hypot(*now[e]) * math.hypot(*start[e]))
+                    assert statistics.since_start(found)[at, e] == pytest.approx(moved)
+                    assert statistics.since_before(found)[at, e] == pytest.approx(step)
+                    assert statistics.cosine_to_start(found)[at, e] == pytest.approx(cosine)
 
 
 # Load

@@ -98,7 +98,7 @@ def test_the_files_describe_themselves(launch: Launch, tiny: TinyRun) -> None:
         mass = file["probability_mass"][:].sum(axis=2)
         assert np.allclose(mass, file["tokens"][:][:, None], rtol=1e-6)
         choice = file["probe_choice"][:]
-        assert (np.diff(choice, axis=-1) > 0).all()
+        assert (np.diff(np.sort(choice, axis=-1), axis=-1) > 0).all()
     with h5py.File(tiny.output / "training.h5") as file:
         assert file["step"][:].tolist() == [1, 2, 3, 4, 5, 6]
         weighted = np.nansum(file["source_loss"][:] * file["source_tokens"][:], axis=1)

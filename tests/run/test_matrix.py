@@ -81,6 +81,12 @@ VARIANTS = {
     "numbers by layer": ("--moe.dense_layers=0", "--moe.experts=7,4", "--moe.top_k=3,2"),
     "balance by sequence": ("--moe.balance_scope=sequence",),
     "balance by the step before": ("--moe.balance_scope=global",),
+    "halves and drift": (
+        "--statistics.token_halves=true",
+        "--statistics.drift=true",
+        "--moe.dense_layers=0",
+        "--moe.experts=7,4",
+    ),
     "padded capacity": ("--moe.router=capacity", "--capacity.padded=true"),
 }
 

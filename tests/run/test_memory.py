@@ -61,6 +61,8 @@ def test_check_prints_token_statistics(launch: Launch, tiny: TinyRun) -> None:
     # (1 layer, 2^20 token ids, 64 experts) int64 are 0.5 GiB; two checkpoints.
     said = "token statistics there at the last checkpoint, GiB: "
     assert f"{said}3.000\n" in launch(1, "check", str(tiny.deck), *options).stdout
+    halves = launch(1, "check", str(tiny.deck), *options, "--statistics.token_halves=true")
+    assert f"{said}6.000\n" in halves.stdout
     off = launch(1, "check", str(tiny.deck), *options, "--statistics.token_counts=false")
     assert f"{said}0.000\n" in off.stdout
 

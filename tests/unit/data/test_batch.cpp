@@ -84,6 +84,24 @@ TEST_CASE("cells do not depend on how a batch is cut") {
   CHECK(tokens == whole.token);
 }
 
+TEST_CASE("halves of the data are the even and the odd samples of each source") {
+  const TemporaryFolder folder;
+  const Corpus corpus = small_corpus(folder, 12);
+  const Cell cell = make_cell(corpus, 3, 9, vocabulary(16));
+  // Two sources, of which the first three samples of the order have taken some.
+  int next[2] = {0, 0};
+  std::vector<std::int32_t> tokens(8);
+  for (int sample = 0; sample < 12; ++sample) {
+    const int source = corpus.sample(sample, tokens).source;
+    const int half = next[source]++ % 2;
+    if (sample >= 3) CHECK(cell.sequence_half[static_cast<std::size_t>(sample - 3)] == half);
+  }
+  CHECK(next[0] > 1);
+  CHECK(next[1] > 1);
+  CHECK(make_epoch_cell(small_corpus(folder, 0), 1, 1, 2, vocabulary(16)).sequence_half ==
+        std::vector<int>{1, 0});
+}
+
 TEST_CASE("a cell of one pass comes from one source") {
   const TemporaryFolder folder;
   const Corpus corpus = small_corpus(folder, 0);

@@ -46,6 +46,18 @@ TEST_CASE("choices that were counted can be taken back") {
   CHECK(to_host(count) == std::vector<std::int64_t>(6, 0));
 }
 
+TEST_CASE("halves of the data are counted apart") {
+  const auto choice = to_device<int>(std::vector<int>{0, 2, 1, 2, 1, -1}, 3, 2);
+  const auto half = to_device<int>(std::vector<int>{1, 0, 1});
+  const auto label = to_device<int>(std::vector<int>{1, 0, 1});
+  const Array2<std::int64_t> count("count", 4, 3);
+  count_labelled(half, label, choice, count);
+  // Rows: (even, 0), (even, 1), (odd, 0), (odd, 1).
+  CHECK(to_host(count) == std::vector<std::int64_t>{0, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1});
+  count_labelled(half, label, choice, count, -1);
+  CHECK(to_host(count) == std::vector<std::int64_t>(12, 0));
+}
+
 TEMPLATE_TEST_CASE("elements that are not finite are counted", "", float, double) {
   using T = TestType;
   auto values = random_values("values", 1000, 1e30);

@@ -21,6 +21,7 @@ inline Cell make_cell(const std::vector<int>& tokens, Index length) {
       cell.position.push_back(static_cast<int>(i));
     }
     cell.sequence_source.push_back(0);
+    cell.sequence_half.push_back(static_cast<int>(s % 2));
   }
   cell.order.resize(cell.token.size());
   std::iota(cell.order.begin(), cell.order.end(), 0);
