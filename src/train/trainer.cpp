@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "base/error.hpp"
 #include "kernels/statistics.hpp"
 #include "model/conservation.hpp"
 #include "train/schedule.hpp"

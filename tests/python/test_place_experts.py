@@ -178,7 +178,7 @@ def test_the_busiest_rank():
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run whose tokens' experts depend on their source, with a group `layout`."""
-    plan = Plan(experts=(7, 4), slots=(3, 2), kinds=False, deck={"batch.cell_sequences": 1})
+    plan = Plan(experts=(7, 7), slots=(3, 2), deck={"batch.cell_sequences": 1})
     write_run(tmp_path, plan)
     write_layout(tmp_path / "training.h5", plan.steps)
     return tmp_path
@@ -215,10 +215,10 @@ def test_what_a_run_measured(monkeypatch, capsys, run):
     assert out.startswith("measured in steps 11 to 12,")
 
 
-@pytest.mark.parametrize("by", ["coactivation", "source"])
-def test_a_file_is_written(monkeypatch, capsys, run, by):
+@pytest.mark.parametrize(("by", "ranks"), [("coactivation", 3), ("source", 2)])
+def test_a_file_is_written(monkeypatch, capsys, run, by, ranks):
     file = run / "placement"
-    arguments = (run, f"--by={by}", "--expert-ranks=3", f"--output={file}")
+    arguments = (run, f"--by={by}", f"--expert-ranks={ranks}", f"--output={file}")
     status, out, _ = call(monkeypatch, capsys, *arguments)
     assert status == 0
     first = file.read_text()
@@ -231,12 +231,12 @@ def test_a_file_is_written(monkeypatch, capsys, run, by):
         stay = [float(text[:-1]) for text in rows["copies that stay, cells by source"]]
         assert stay[1] >= stay[0]
     lines = [line for line in first.splitlines() if not line.startswith("#")]
-    assert lines[0] == "expert_ranks = 3"
-    for line, name, experts in zip(lines[1:3], ("layer 1", "layer 2"), (7, 4)):
+    assert lines[0] == f"expert_ranks = {ranks}"
+    for line, name in zip(lines[1:3], ("layer 1", "layer 2")):
         key, owner = line.split(" = ")
         assert key == name
-        sizes = np.bincount([int(rank) for rank in owner.split()], minlength=3)
-        assert sizes.tolist() == placement.share_sizes(experts, 3).tolist()
+        sizes = np.bincount([int(rank) for rank in owner.split()], minlength=ranks)
+        assert sizes.tolist() == placement.share_sizes(7, ranks).tolist()
     for line, name in zip(lines[3:], ("bible", "python"), strict=True):
         key, shares = line.split(" = ")
         assert key == f"source {name}"
