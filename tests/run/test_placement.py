@@ -186,6 +186,31 @@ def test_from_the_statistics_to_a_run(
     assert_same_run(tiny.folder / "reference", tiny.folder / "placed")
 
 
+def test_a_pruned_model_begins_without_the_placement(
+    launch: Launch, tiny: TinyRun, reference: str
+) -> None:
+    option = write_placement(tiny.folder / "p", 3, {1: shuffled(1, 3)})
+    decks = []
+    for ranks, more in ((1, ()), (3, (option,))):
+        name = f"pruned-{ranks}"
+        finished = launch(
+            ranks,
+            "prune",
+            str(tiny.deck),
+            f"--run.output={tiny.folder / 'reference'}",
+            "--experts=5",
+            f"--output={tiny.folder / name}",
+            *more,
+        )
+        assert finished.returncode == 0, finished.stderr
+        decks.append((tiny.folder / name / "run.deck").read_text().replace(name, ""))
+    assert decks[0] == decks[1]
+    first = Path("checkpoints") / "step_00000000.h5"
+    one, other = (contents(tiny.folder / f"pruned-{ranks}" / first) for ranks in (1, 3))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
 # What is wrong with a file of 3 expert ranks; what the error says.
 FILES = [
     ("", "no line 'expert_ranks = R'"),
