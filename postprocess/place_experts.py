@@ -23,10 +23,11 @@ SIMULATED_STEPS = 16
 def main() -> int:
     arguments = parser().parse_args()
     try:
-        with StatisticsFile(arguments.run / "training.h5", "training.h5") as training:
-            lines = list(measured(training, arguments.steps))
         if arguments.by is not None:
-            lines += place(arguments)
+            lines = place(arguments)
+        else:
+            with StatisticsFile(arguments.run / "training.h5", "training.h5") as training:
+                lines = list(measured(training, arguments.steps))
         for line in lines:
             print(line)
         sys.stdout.flush()
