@@ -96,7 +96,7 @@ double median(std::vector<double> values) {
 template <class T>
 void checkpoint(const Config& config, const Communicator& world, const Measure& measure) {
   using R = Real<T>;
-  const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
+  const Mesh mesh(world, config);
   Parts<R> held(config, mesh);
   std::vector<float> plain(world.is_first() ? held.bytes() / sizeof(float) : 0, 0.125F);
   const std::string& folder = config.run.output;

@@ -44,7 +44,7 @@ void moe_layer(const Config& deck, const Communicator& world, const Measure& mea
   config.model.layers = 1;
   config.model.vocabulary = 1;
   config.moe.dense_layers = 0;
-  const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
+  const Mesh mesh(world, config);
   const DeviceExchange exchange(mesh.experts);
   hearth::kernels::Matmul matmul;
   PhaseTimers timers;

@@ -46,6 +46,30 @@ void count_labelled(const Array1<const int>& half, const Array1<const int>& labe
   count_rows(half, static_cast<Index>(count.extent(0)) / 2, label, choice, count, weight);
 }
 
+void count_owners(const Array2<const int>& choice, const Array1<const int>& owner, int home,
+                  Index layer, const Array2<std::int64_t>& total) {
+  const Index tokens = choice.extent(0);
+  const int k = static_cast<int>(choice.extent(1)), experts = static_cast<int>(owner.extent(0));
+  // So that threads seldom meet at the totals.
+  constexpr Index block = 32;
+  Kokkos::parallel_for(
+      "count_owners", Kokkos::RangePolicy<Exec>(0, (tokens + block - 1) / block),
+      KOKKOS_LAMBDA(const Index b) {
+        std::int64_t owners = 0, others = 0;
+        for (Index t = b * block; t < Kokkos::min((b + 1) * block, tokens); ++t) {
+          for (int j = 0; j < k && choice(t, j) >= 0 && choice(t, j) < experts; ++j) {
+            const int mine = owner(choice(t, j));
+            bool is_new = true;
+            for (int i = 0; i < j; ++i) is_new = is_new && owner(choice(t, i)) != mine;
+            owners += is_new ? 1 : 0;
+            others += is_new && mine != home ? 1 : 0;
+          }
+        }
+        Kokkos::atomic_add(&total(0, layer), owners);
+        Kokkos::atomic_add(&total(1, layer), others);
+      });
+}
+
 void sum_labelled(Index run, const Array1<const int>& label, const Array1<const int>& target,
                   const Array1<const double>& value, const Array1<std::int64_t>& sum,
                   const Array1<std::int64_t>& tokens, const Array1<std::int64_t>& unfit,

@@ -25,6 +25,12 @@ void count_labelled(const Array1<const int>& half,      // (tokens): 0 or 1
                     const Array2<std::int64_t>& count,  // (2 · labels, experts)
                     std::int64_t weight = 1);
 
+// total[0][layer] += Σ over tokens of the different owners of their choices; total[1][layer] += the
+// same without `home`. Choices at or beyond owner's extent have none.
+void count_owners(const Array2<const int>& choice,                            // (tokens, slots)
+                  const Array1<const int>& owner,                             // (experts)
+                  int home, Index layer, const Array2<std::int64_t>& total);  // (2, layers)
+
 // sum[label] += Σ value over each run of `run` consecutive tokens, which have one label (a
 // sequence and its data source), summed in fp64 in order and then in units of `unit`;
 // tokens[label] += its tokens. Tokens whose target is masked (below zero) are left out. A run whose

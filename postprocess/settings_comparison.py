@@ -14,6 +14,8 @@ WITHOUT_RESULT = (
     "run.log_every",
     "model.recompute",
     "parallel.expert_ranks",
+    "parallel.placement",
+    "parallel.cells",
     "checkpoint.keep",
     "checkpoint.resume",
 )

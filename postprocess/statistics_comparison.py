@@ -12,7 +12,7 @@ from bitwise import Difference, compare_arrays, compare_whole, differs, mismatch
 # Axes of steps. Rows along some are sums over the steps since the row before.
 STEP_AXES = ("step", "validation_step", "interval", "checkpoint", "trace")
 AXES_OF_SUMS = ("interval", "checkpoint")
-NOT_COMPARED = "timing"  # a group; never the same twice
+NOT_COMPARED = ("timing", "layout")  # groups; never the same twice, or of the layout itself
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
     found: dict[str, h5py.Dataset] = {}
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and name.split("/")[0] != NOT_COMPARED:
+        if isinstance(item, h5py.Dataset) and name.split("/")[0] not in NOT_COMPARED:
             found[name] = item
 
     file.visititems(visit)

@@ -65,8 +65,7 @@ double token_count_bytes(const Config& config) {
 
 Status check_command(const Config& config, const Communicator& world, int ranks) {
   world.together([&] {
-    const RankGrid grid =
-        make_rank_grid(ranks, config.parallel.expert_ranks, config.experts_by_layer());
+    const RankGrid grid = decompose(ranks, config).grid;
     if (!world.is_first()) return;
     const ParameterCounts paper = paper_parameters(config), truth = true_parameters(config);
     const auto line = [](const char* name, std::int64_t value) {
@@ -85,7 +84,7 @@ Status check_command(const Config& config, const Communicator& world, int ranks)
     std::printf("%-44s %.4g\n", "training FLOPs of the run",
                 flops * static_cast<double>(tokens) * static_cast<double>(config.run.steps));
 
-    std::printf("\n# decomposition\n%s\n", describe(grid, config.experts_by_layer()).c_str());
+    std::printf("\n# decomposition\n%s\n", describe(grid, config).c_str());
     const Index cells = config.cells_per_step();
     std::printf("%lld cells a step of up to %lld tokens, %lld to %lld a rank\n",
                 static_cast<long long>(cells), static_cast<long long>(config.cell_tokens()),

@@ -68,6 +68,9 @@ Config derived_config(const Config& config, const std::string& output) {
   Config derived = config;
   derived.run.output = output;
   derived.checkpoint.resume = "auto";
+  // Of other experts, or of other choices of theirs.
+  derived.parallel.placement.clear();
+  derived.parallel.cells = "order";
   return derived;
 }
 
@@ -190,7 +193,7 @@ template <class T>
 void write_derived(const Config& older, const Config& config, const Communicator& world,
                    const std::string& checkpoint, const TensorSources& sources,
                    const Corpus& corpus, const ModelMeasure& before) {
-  const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
+  const Mesh mesh(world, config);
   Trainer<T> trainer(config, mesh, corpus.sources());
   trainer.optimizer().initialize();
   read_derived<Real<T>>(world, checkpoint, trainer.parameters().table(), sources,

@@ -65,7 +65,7 @@ Status derive(const Config& config, std::int64_t batches, const Communicator& wo
   std::optional<Derivation> derived;
   ModelMeasure before;
   {
-    const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
+    const Mesh mesh(world, config);
     Trainer<T> trainer(config, mesh, corpus->sources());
     checkpoint = read_weights(config, world, trainer);
     derived = learn(trainer, *corpus);

@@ -16,7 +16,7 @@ Status evaluate(const Config& config, const Communicator& world) {
                         "expected auto or a file");
     }
   });
-  const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
+  const Mesh mesh(world, config);
   std::optional<Corpus> validation;
   world.together([&] {
     validation.emplace(parse_sources(config.data.sources), config.data.split, Split::validation,

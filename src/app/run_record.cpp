@@ -41,7 +41,9 @@ struct SourceRows {
 
 }  // namespace
 
-TrainingRecord::TrainingRecord(const std::vector<std::string>& sources) {
+TrainingRecord::TrainingRecord(const Config& config, const RankGrid& grid,
+                               const std::vector<std::string>& sources)
+    : grid_(grid), has_experts_(config.moe_layers() > 0) {
   const std::vector<Index> scalar, by_source = {static_cast<Index>(sources.size())};
   const std::vector<std::string> step = {"step"}, step_source = {"step", "source"},
                                  validation = {"validation_step"},
@@ -77,6 +79,25 @@ TrainingRecord::TrainingRecord(const std::vector<std::string>& sources) {
   file_.declare<std::int64_t>("/validation_tokens", validation_source, by_source, "tokens",
                               "target tokens of the validation");
   file_.declare<double>("/timing/step_seconds", step, scalar, "s", "wall time of the step");
+  if (has_experts_) declare_layout(config);
+}
+
+void TrainingRecord::declare_layout(const Config& config) {
+  const Index layers = config.moe_layers();
+  const std::vector<std::string> step = {"step"}, by_layer = {"step", "layer"};
+  file_.set(list("/layout/layer", "layer", "1", "block of each MoE layer, from 0",
+                 numbers_from(config.moe.dense_layers, layers)));
+  file_.declare<std::int64_t>("/layout/expert_ranks", step, {}, "ranks",
+                              "ranks that share out the experts");
+  file_.declare<std::int64_t>("/layout/tokens", step, {}, "tokens", "tokens routed in each layer");
+  file_.declare<std::int64_t>("/layout/copies", by_layer, {layers}, "tokens",
+                              "token copies sent to experts with matrices");
+  file_.declare<std::int64_t>("/layout/copies_kept", by_layer, {layers}, "tokens",
+                              "of these, those whose expert is on their token's rank");
+  file_.declare<std::int64_t>("/layout/ranks_reached", by_layer, {layers}, "ranks",
+                              "sum over tokens of the different ranks that their copies go to");
+  file_.declare<std::int64_t>("/layout/other_ranks_reached", by_layer, {layers}, "ranks",
+                              "the same without the token's own rank");
 }
 
 void TrainingRecord::add(const StepReport& report, const StepSums& layout, double seconds) {
@@ -101,6 +122,13 @@ void TrainingRecord::add(const StepReport& report, const StepSums& layout, doubl
   file_.append("/source_loss", sources.loss);
   file_.append("/source_tokens", sources.tokens);
   file_.append<double>("/timing/step_seconds", {seconds});
+  if (!has_experts_) return;
+  file_.append<std::int64_t>("/layout/expert_ranks", {grid_.expert_ranks});
+  file_.append<std::int64_t>("/layout/tokens", {report.tokens_routed});
+  file_.append("/layout/copies", report.exchange.copies());
+  file_.append("/layout/copies_kept", report.exchange.copies_kept());
+  file_.append("/layout/ranks_reached", report.exchange.ranks_reached());
+  file_.append("/layout/other_ranks_reached", report.exchange.other_ranks_reached());
 }
 
 void TrainingRecord::add_validation(std::int64_t step, const std::vector<SourceLoss>& losses) {

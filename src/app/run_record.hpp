@@ -16,7 +16,8 @@ namespace hearth {
 // training.h5: a row for every step, and for every validation.
 class TrainingRecord {
  public:
-  explicit TrainingRecord(const std::vector<std::string>& sources);
+  TrainingRecord(const Config& config, const RankGrid& grid,
+                 const std::vector<std::string>& sources);
 
   void add(const StepReport& report, const StepSums& layout, double seconds);
   void add_validation(std::int64_t step, const std::vector<SourceLoss>& losses);
@@ -26,7 +27,11 @@ class TrainingRecord {
              const PhaseTimers& timers);
 
  private:
+  void declare_layout(const Config& config);
+
   GrowingFile file_;
+  RankGrid grid_;
+  bool has_experts_;
 };
 
 // routing.h5: a row for every interval of statistics.every_steps, and for every checkpoint.

@@ -135,7 +135,7 @@ CheckpointHeader run_header(const Config& config, const Mesh& mesh,
   header.deck = write_deck(config);
   header.version = version;
   header.revision = revision;
-  header.decomposition = describe(mesh.grid, config.experts_by_layer());
+  header.decomposition = describe(mesh.grid, config);
   header.data_identity = data_identity;
   return header;
 }

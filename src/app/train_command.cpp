@@ -93,7 +93,7 @@ Status train(const Config& config, const Communicator& world) {
   world.together([&] { deadline.emplace(config.run); });
 
   // 1. Data and layout: whatever is wrong with them is said before anything is written.
-  const Mesh mesh(world, config.parallel.expert_ranks, config.experts_by_layer());
+  const Mesh mesh(world, config);
   std::optional<Corpus> corpus, validation;
   world.together([&] {
     corpus.emplace(parse_sources(config.data.sources), config.data.split, Split::train,
@@ -102,6 +102,7 @@ Status train(const Config& config, const Communicator& world) {
     if (SplitShares(config.data.split).has(Split::validation)) {
       validation.emplace(corpus->one_pass(Split::validation));
     }
+    (void)copies_by_source(config, mesh.sources, corpus->names());
   });
 
   // 2. The output directory, locked for this run.
@@ -118,7 +119,7 @@ Status train(const Config& config, const Communicator& world) {
   IntervalCounts counts(config, corpus->sources());
   const Probe probe(config, validation ? &*validation : nullptr, world);
   CheckpointHeader header = run_header(config, mesh, corpus->identity());
-  Records records{TrainingRecord(corpus->names()),
+  Records records{TrainingRecord(config, mesh.grid, corpus->names()),
                   RoutingRecord(config, corpus->names(), probe.tokens()),
                   TraceRecord(config, corpus->names()),
                   {{"deck", header.deck},

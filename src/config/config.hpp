@@ -158,6 +158,8 @@ struct DataConfig {
 
 struct ParallelConfig {
   std::int64_t expert_ranks = 0;
+  std::string placement;
+  std::string cells = "order";
 };
 
 struct CheckpointConfig {

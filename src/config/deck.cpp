@@ -334,6 +334,10 @@ void validate(const Config& c, const std::string& where) {
     refuse("model.kv_heads = ", m.kv_heads, " does not divide model.heads = ", m.heads);
   }
   if (c.has_experts()) validate_experts(c, where);
+  if (c.parallel.cells == "source" && c.parallel.placement.empty()) {
+    refuse("parallel.cells = source, but parallel.placement is empty; expected a file that ",
+           "postprocess/place_experts.py --by source has written");
+  }
   if (c.batch.cell_sequences > c.batch.global_batch) {
     refuse("batch.cell_sequences = ", c.batch.cell_sequences,
            " is more than batch.global_batch = ", c.batch.global_batch);

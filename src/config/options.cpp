@@ -283,6 +283,20 @@ std::vector<Option> option_table(Config& c) {
           {"parallel.expert_ranks", &c.parallel.expert_ranks, "ranks",
            "ranks that share out the experts of a layer; divides the number of ranks; 0: chosen",
            free},
+          {"parallel.placement", &c.parallel.placement, "file",
+           "which of them owns which expert, as postprocess/place_experts.py writes it; empty: "
+           "contiguous ranges; changes no result",
+           free},
+          {"parallel.cells",
+           &c.parallel.cells,
+           "",
+           "which rank works on which cells of a step: contiguous ranges; source: those whose data "
+           "sources' copies mostly stay on it, by the placement's lines on sources; changes no "
+           "result",
+           free,
+           0,
+           0,
+           {"order", "source"}},
 
           {"checkpoint.every_steps", &c.checkpoint.every_steps, "steps",
            "steps between checkpoints; the last step always has one", free, 1},

@@ -162,14 +162,16 @@ std::string Corpus::identity() const {
   return identity;
 }
 
-SampleOrigin Corpus::sample(std::int64_t sample, std::span<std::int32_t> tokens) const {
+int Corpus::source(std::int64_t sample) const {
   if (sample < 0 || sample >= samples_) {
     throw failure("sample ", sample, " was asked of a corpus of ", samples_, " samples");
   }
-  if (blend_.source.empty()) {
-    return copy(0, sample, tokens);
-  }
-  return copy(blend_.source[sample], blend_.source_sample[sample], tokens);
+  return blend_.source.empty() ? 0 : blend_.source[sample];
+}
+
+SampleOrigin Corpus::sample(std::int64_t sample, std::span<std::int32_t> tokens) const {
+  const int from = source(sample);
+  return copy(from, blend_.source.empty() ? sample : blend_.source_sample[sample], tokens);
 }
 
 std::int64_t Corpus::epoch_samples(int source) const {

@@ -82,6 +82,9 @@ class Corpus {
   // range.
   SampleOrigin sample(std::int64_t sample, std::span<std::int32_t> tokens) const;
 
+  // The source of a sample, without reading it. Throws failure where it is out of range.
+  [[nodiscard]] int source(std::int64_t sample) const;
+
   // Samples of one source in a corpus of one pass: consecutive windows of sequence_length tokens
   // and the token after each. 0 where the split is shorter than one, or the corpus is not of one
   // pass.

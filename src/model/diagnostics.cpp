@@ -5,7 +5,7 @@
 namespace hearth {
 
 StepSums::StepSums(const Config& config, Index sources)
-    : sources_(sources), unfit_losses_("unfit losses", sources) {
+    : sources_(sources), unfit_losses_("unfit losses", sources), exchange_(config.moe_layers()) {
   Index end = layers_begin(), experts = 0;
   for (Index layer = 0; layer < config.moe_layers(); ++layer) {
     const RouterTraits router = router_traits(config, layer);

@@ -7,6 +7,7 @@
 
 #include "config/config.hpp"
 #include "kernels/fixed_point.hpp"
+#include "model/exchange_counts.hpp"
 
 namespace hearth {
 
@@ -21,6 +22,7 @@ class StepSums {
     Kokkos::deep_copy(values_, 0);
     Kokkos::deep_copy(unfit_losses_, 0);
     std::fill(arrived_.begin(), arrived_.end(), 0);
+    exchange_.clear();
   }
   [[nodiscard]] const Array1<std::int64_t>& values() const { return values_; }
 
@@ -35,6 +37,9 @@ class StepSums {
     return arrived().subspan(static_cast<std::size_t>(shape(layer).first_expert),
                              static_cast<std::size_t>(shape(layer).experts));
   }
+
+  // Not among the values either, which are the same on any layout.
+  [[nodiscard]] ExchangeCounts& exchange() { return exchange_; }
 
   // Sections, of the values or of a copy of them on the host.
   template <class A>
@@ -114,6 +119,7 @@ class StepSums {
   std::vector<Shape> shapes_;  // (moe layers)
   Array1<std::int64_t> values_, unfit_losses_;
   std::vector<std::int64_t> arrived_;
+  ExchangeCounts exchange_;
 };
 
 // Counts over an interval between checkpoints, of this rank's tokens.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/expert_products.hpp"
+#include "kernels/statistics.hpp"
 #include "kernels/swiglu.hpp"
 #include "kernels/team.hpp"
 #include "model/conservation.hpp"
@@ -44,7 +45,12 @@ MoeLayer<T>::MoeLayer(const Config& config, const Parameters<T>& parameters,
       up_(parameters.experts(name + "experts/up")),
       down_(parameters.experts(name + "experts/down")),
       segment_begin_("segment begin", config.moe.experts.at(number)),
-      segment_rows_("segment rows", config.moe.experts.at(number)) {
+      segment_rows_("segment rows", config.moe.experts.at(number)),
+      owner_("owners", config.moe.experts.at(number)) {
+  const auto owner = Kokkos::create_mirror_view(owner_);
+  for (std::size_t e = 0; e < owner.extent(0); ++e)
+    owner(e) = placement.owner(static_cast<Index>(e));
+  Kokkos::deep_copy(owner_, owner);
   if (config.moe.shared_ffn > 0) shared_.emplace(parameters, name + "shared/", workspace);
   if (config.moe.light_experts() > 0) light_.emplace(config, parameters, name, number, workspace);
 }
@@ -114,6 +120,7 @@ void MoeLayer<T>::forward(const DeviceCell& cell, const StepTokens& step, const 
   plan_exchange({routing_.wanted(), routing_.sent(), router.fills_slots ? router.slots : 0,
                  routing_.least_rows(cell.tokens)},
                 cell.tokens, sums);
+  if (sums != nullptr) count_exchange(choice, *sums);
   rows_ = take_rows(activations, exchange_rows(), hidden, gate_.stack.rows);
   // The returned rows' place is free until they come back.
   const Array2<T> sent = exchange_rows().alone() ? rows_.received : rows_.returned;
@@ -219,6 +226,8 @@ void MoeLayer<T>::plan_exchange(const Copies& copies, Index tokens, StepSums* su
       segment_begin(expert) = static_cast<int>(route_.sent + rows);
       segment_rows(expert) = static_cast<int>(padded);
       rows += padded;
+      route_.copies += sent(expert);
+      if (rank == exchange_.communicator().rank()) route_.copies_kept += sent(expert);
       *slot++ = sent(expert);
       *slot++ = static_cast<int>(padded);
     }
@@ -248,6 +257,13 @@ void MoeLayer<T>::plan_exchange(const Copies& copies, Index tokens, StepSums* su
     route_.received_rows.push_back(rows);
     route_.received += rows;
   }
+}
+
+template <class T>
+void MoeLayer<T>::count_exchange(const Array2<const int>& choice, StepSums& sums) const {
+  const int home = exchange_.communicator().rank();
+  sums.exchange().add_copies(number_, route_.copies, route_.copies_kept);
+  kernels::count_owners(choice, owner_, home, number_, sums.exchange().reached());
 }
 
 template <class T>

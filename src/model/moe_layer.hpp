@@ -60,6 +60,7 @@ class MoeLayer {
     std::vector<Index> sent_rows, received_rows;          // (expert_ranks), padding included
     std::vector<std::vector<kernels::Segment>> segments;  // (expert_ranks): by home rank
     Index sent = 0, received = 0;                         // sums of the above
+    Index copies = 0, copies_kept = 0;  // of this rank's tokens, and to its experts
   };
 
   // Kept for backward.
@@ -82,6 +83,8 @@ class MoeLayer {
     Index slots;               // that every token fills; 0: their number varies
     Index least_rows;          // of a segment
   };
+  // Of the chosen experts: which ranks they are on.
+  void count_exchange(const Array2<const int>& choice, StepSums& sums) const;
   void plan_exchange(const Copies& copies, Index tokens, StepSums* sums);
   // For workspace_.observer, after the forward pass; what backward needs of that is lost.
   void show_experts(Index tokens);
@@ -121,6 +124,7 @@ class MoeLayer {
 
   Array2<const T> x_;                         // (tokens, hidden)
   Array1<int> segment_begin_, segment_rows_;  // (experts)
+  Array1<int> owner_;                         // (experts): expert ranks
   Route route_;
   Rows rows_;
 };

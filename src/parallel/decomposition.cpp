@@ -1,6 +1,7 @@
 #include "parallel/decomposition.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.hpp"
 
@@ -31,14 +32,39 @@ RankGrid make_rank_grid(int ranks, Index expert_ranks, Index experts) {
   return {ranks, static_cast<int>(expert_ranks)};
 }
 
-ExpertPlacement::ExpertPlacement(Index experts, int expert_ranks)
-    : owner_(static_cast<std::size_t>(experts)),
-      experts_of_(static_cast<std::size_t>(expert_ranks)) {
+namespace {
+
+std::vector<int> contiguous(Index experts, int expert_ranks) {
+  std::vector<int> owner;
   for (int rank = 0; rank < expert_ranks; ++rank) {
-    const Range range = share(experts, expert_ranks, rank);
-    for (Index expert = range.begin; expert < range.end; ++expert) {
-      owner_[static_cast<std::size_t>(expert)] = rank;
-      experts_of_[static_cast<std::size_t>(rank)].push_back(expert);
+    owner.insert(owner.end(), static_cast<std::size_t>(share(experts, expert_ranks, rank).size()),
+                 rank);
+  }
+  return owner;
+}
+
+}  // namespace
+
+ExpertPlacement::ExpertPlacement(Index experts, int expert_ranks)
+    : ExpertPlacement(contiguous(experts, expert_ranks), expert_ranks) {}
+
+ExpertPlacement::ExpertPlacement(std::vector<int> owner, int expert_ranks)
+    : owner_(std::move(owner)), experts_of_(static_cast<std::size_t>(expert_ranks)) {
+  const auto experts = static_cast<Index>(owner_.size());
+  for (Index expert = 0; expert < experts; ++expert) {
+    const int rank = owner_[static_cast<std::size_t>(expert)];
+    if (rank < 0 || rank >= expert_ranks) {
+      throw input_error("expert ", expert, " has the expert rank ", rank, "; expected 0 to ",
+                        expert_ranks - 1);
+    }
+    experts_of_[static_cast<std::size_t>(rank)].push_back(expert);
+  }
+  for (int rank = 0; rank < expert_ranks; ++rank) {
+    const auto owned = static_cast<Index>(experts_of(rank).size());
+    const Index expected = share(experts, expert_ranks, rank).size();
+    if (owned != expected) {
+      throw input_error("expert rank ", rank, " owns ", owned, " of ", experts,
+                        " experts; expected ", expected);
     }
   }
 }

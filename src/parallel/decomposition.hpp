@@ -33,11 +33,16 @@ struct RankGrid {
 // Throws input_error naming the divisors where expert_ranks does not divide the number of ranks.
 [[nodiscard]] RankGrid make_rank_grid(int ranks, Index expert_ranks, Index experts);
 
-// Which rank of the exchange group owns which experts: a permutation of the logical experts, here
-// contiguous ranges. Nothing else may assume an order.
+// Which rank of the exchange group owns which experts: a permutation of the logical experts.
+// Nothing else may assume an order. A rank owns as many as its share() of them, whichever they are,
+// so that memory does not depend on the placement.
 class ExpertPlacement {
  public:
+  // Contiguous ranges.
   ExpertPlacement(Index experts, int expert_ranks);
+  // Throws input_error, without a place, where a rank does not own its share or there is no such
+  // rank.
+  ExpertPlacement(std::vector<int> owner, int expert_ranks);  // (experts)
   [[nodiscard]] int owner(Index expert) const { return owner_[static_cast<std::size_t>(expert)]; }
   // Logical experts of a rank, ascending.
   [[nodiscard]] const std::vector<Index>& experts_of(int expert_index) const {

@@ -4,10 +4,10 @@
 #include <limits>
 #include <numeric>
 
+#include "base/error.hpp"
 #include "kernels/statistics.hpp"
 #include "model/conservation.hpp"
 #include "train/schedule.hpp"
-#include "train/step_cells.hpp"
 #include "train/upload.hpp"
 
 namespace hearth {
@@ -70,14 +70,50 @@ void add_means(const StepSums& layout, const HostArray1<std::int64_t>& sums, Ste
 
 }  // namespace
 
+std::vector<std::vector<std::int64_t>> copies_by_source(const Config& config,
+                                                        const std::vector<SourceCopies>& sources,
+                                                        const std::vector<std::string>& names) {
+  if (config.parallel.cells != "source" || !config.has_experts()) return {};
+  std::vector<std::vector<std::int64_t>> copies;
+  for (const std::string& name : names) {
+    const auto found = std::find_if(sources.begin(), sources.end(),
+                                    [&](const SourceCopies& s) { return s.source == name; });
+    if (found == sources.end()) {
+      throw input_error(config.parallel.placement, ": no line 'source ", name,
+                        " = ...', which parallel.cells = source needs; expected a file of ",
+                        "postprocess/place_experts.py --by source");
+    }
+    copies.push_back(found->per_million);
+  }
+  return copies;
+}
+
+// A rank computes what is its own from what all ranks know.
+template <class T>
+StepCells Trainer<T>::cells_of(const Corpus& corpus, std::int64_t step) const {
+  const auto [global_batch, cell_sequences] = config_.batch;
+  const int ranks = mesh_.world.size(), rank = mesh_.world.rank();
+  const auto copies = copies_by_source(config_, mesh_.sources, corpus.names());
+  if (copies.empty()) return {global_batch, cell_sequences, ranks, rank};
+  const Index cells = count_cells(global_batch, cell_sequences);
+  const auto expert_ranks = static_cast<std::size_t>(mesh_.grid.expert_ranks);
+  std::vector<std::vector<std::int64_t>> gain(  // (cells) of (expert_ranks)
+      static_cast<std::size_t>(cells), std::vector<std::int64_t>(expert_ranks, 0));
+  for (Index sequence = 0; sequence < global_batch; ++sequence) {
+    auto& of_cell = gain[static_cast<std::size_t>(sequence / cell_sequences)];
+    const auto source = static_cast<std::size_t>(corpus.source(step * global_batch + sequence));
+    for (std::size_t r = 0; r < expert_ranks; ++r) of_cell[r] += copies[source][r];
+  }
+  return {global_batch, cell_sequences, cells_by_gain(gain, mesh_.grid), ranks, rank};
+}
+
 template <class T>
 std::vector<DeviceCell> Trainer<T>::load(const Corpus& corpus, std::int64_t step) {
   const auto phase = timers_.phase("data");
   const Index global_batch = config_.batch.global_batch;
-  const StepCells share(global_batch, config_.batch.cell_sequences, mesh_.world.size(),
-                        mesh_.world.rank());
   std::vector<DeviceCell> cells;
   mesh_.world.together([&] {
+    const StepCells share = cells_of(corpus, step);
     for (Index round = 0; round < share.rounds(); ++round) {
       const Range slots = share.sequences(round);
       cells.push_back(upload(
@@ -125,6 +161,9 @@ StepReport Trainer<T>::step(const std::vector<DeviceCell>& cells, std::int64_t s
   Kokkos::deep_copy(report.sums, sums_.values());
   mesh_.world.sum({report.sums.data(), report.sums.size()});
   mesh_.world.sum(sums_.arrived());
+  report.tokens_routed = tokens.tokens;
+  report.exchange = sums_.exchange().sums();
+  mesh_.world.sum(report.exchange.values);
   check_step(sums_, report.sums, sums_.arrived(), tokens.tokens, tokens.targets);
   add_means(sums_, report.sums, report);
   if (!gradient.applied) {

@@ -4,11 +4,12 @@
 #include "data/corpus.hpp"
 #include "model/transformer.hpp"
 #include "train/optimizer.hpp"
+#include "train/step_cells.hpp"
 #include "train/step_fault.hpp"
 
 namespace hearth {
 
-// What one step says about itself; the same on every rank and any layout.
+// What one step says about itself; the same on every rank and, but for the exchange, any layout.
 struct StepReport {
   std::int64_t step = 0;  // steps done, this one included
   double loss = 0;        // cross-entropy and the routers' losses, means over the step
@@ -19,6 +20,8 @@ struct StepReport {
   std::int64_t tokens = 0;             // target tokens of the step
   std::uint64_t weights_checksum = 0;  // combined_checksum of the weights after the step
   HostArray1<std::int64_t> sums;       // StepSums over all ranks
+  std::int64_t tokens_routed = 0;      // in each layer with experts
+  ExchangeSums exchange;               // over all ranks; alone depends on the layout
   // Where the step changed no weight, why: the loss or the gradient is not finite or too large.
   // Losses are then not-a-number where the forward pass is not finite, and the gradient's norm is.
   std::optional<StepFault> fault;
@@ -34,15 +37,22 @@ struct SourceLoss {
 // All sources as one, named "all": the mean over all their tokens; 0 where there is none.
 [[nodiscard]] SourceLoss all_sources(const std::vector<SourceLoss>& losses);
 
+// Of each data source's copies in a million, those to experts of each rank, in the order of
+// `names`: what parallel.cells = source goes by; nothing with another value or in a dense model.
+// Throws input_error where the placement has no line for a source.
+[[nodiscard]] std::vector<std::vector<std::int64_t>> copies_by_source(
+    const Config& config, const std::vector<SourceCopies>& sources,
+    const std::vector<std::string>& names);  // (sources) of (expert_ranks)
+
 template <class T>
 class Trainer {
  public:
   // Allocates the model on this rank; weights are those of initialize() or of a checkpoint.
   Trainer(const Config& config, const Mesh& mesh, Index sources);
 
-  // This rank's cells of step `step`, from 0: a pure function of seed, step and slot in the global
-  // batch; as many on every rank, the last ones perhaps empty. Throws CollectiveError where the
-  // data are unfit.
+  // This rank's cells of step `step`, from 0: what is in a cell is a pure function of seed, step
+  // and slot in the global batch; as many on every rank, the last ones perhaps empty. Throws
+  // CollectiveError where the data are unfit.
   std::vector<DeviceCell> load(const Corpus& corpus, std::int64_t step);
 
   // Forward and backward of the cells, sum, update. `counts` may be null; a step with a fault is
@@ -77,6 +87,7 @@ class Trainer {
   [[nodiscard]] PhaseTimers& timers() { return timers_; }
 
  private:
+  [[nodiscard]] StepCells cells_of(const Corpus& corpus, std::int64_t step) const;
   StepFault diagnose(const std::vector<DeviceCell>& cells, std::vector<std::int64_t> overflow,
                      IntervalCounts* counts);
 

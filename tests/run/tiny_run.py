@@ -82,11 +82,11 @@ def make_tiny_run(folder: Path) -> TinyRun:
 
 
 def contents(path: Path) -> dict[str, np.ndarray]:
-    """Every dataset outside /timing, and the checksums of a checkpoint's tensors."""
+    """Every dataset outside /timing and /layout, and the checksums of a checkpoint's tensors."""
     arrays: dict[str, np.ndarray] = {}
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not name.startswith("timing"):
+        if isinstance(item, h5py.Dataset) and not name.startswith(("timing", "layout")):
             arrays[name] = item[()]
             if "checksum" in item.attrs:
                 arrays[name + "/checksum"] = np.asarray(item.attrs["checksum"])

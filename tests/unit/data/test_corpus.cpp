@@ -58,10 +58,12 @@ TEST_CASE("a corpus reads Megatron's samples") {
     for (std::int64_t i = 0; i < samples; ++i) {
       std::vector<std::int32_t> expected = golden.numbers<std::int32_t>("sample", i);
       CHECK(corpus.sample(i, tokens).source == expected[0]);
+      CHECK(corpus.source(i) == expected[0]);
       expected.erase(expected.begin());
       CHECK(tokens == expected);
     }
     CHECK_THROWS_AS(corpus.sample(samples, tokens), Error);
+    CHECK_THROWS_AS(corpus.source(samples), Error);
     CHECK_THROWS_AS(corpus.sample(-1, tokens), Error);
     tokens.pop_back();
     CHECK_THROWS_AS(corpus.sample(0, tokens), Error);

@@ -58,6 +58,27 @@ TEST_CASE("halves of the data are counted apart") {
   CHECK(to_host(count) == std::vector<std::int64_t>(12, 0));
 }
 
+TEST_CASE("the owners of a token's choices are counted once each") {
+  // Experts 5 and above have no owner.
+  const std::vector<int> owners = {0, 1, 1, 2, 0};
+  std::vector<int> choices = {0, 1, 2,    // 0, 1
+                              0, 4, -1,   // 0
+                              2, 3, 6,    // 1, 2
+                              5, 6, -1};  // none
+  const Index times = 50;                 // over several blocks
+  for (Index i = 1; i < times; ++i)
+    choices.insert(choices.end(), {0, 1, 2, 0, 4, -1, 2, 3, 6, 5, 6, -1});
+  const auto choice = to_device<int>(choices, 4 * times, 3);
+  const auto owner = to_device<int>(owners);
+  const Array2<std::int64_t> total("total", 2, 3);
+  count_owners(choice, owner, 1, 2, total);
+  CHECK(to_host(total) == std::vector<std::int64_t>{0, 0, 5 * times, 0, 0, 3 * times});
+  count_owners(choice, owner, 7, 0, total);
+  count_owners(Array2<const int>(), owner, 0, 1, total);
+  CHECK(to_host(total) ==
+        std::vector<std::int64_t>{5 * times, 0, 5 * times, 5 * times, 0, 3 * times});
+}
+
 TEMPLATE_TEST_CASE("elements that are not finite are counted", "", float, double) {
   using T = TestType;
   auto values = random_values("values", 1000, 1e30);

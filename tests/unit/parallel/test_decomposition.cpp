@@ -52,3 +52,25 @@ TEST_CASE("every expert has one owner") {
   }
   CHECK(all == 7);
 }
+
+TEST_CASE("experts can have any owner, each rank its share") {
+  const ExpertPlacement placement({2, 0, 1, 0, 2, 1, 0}, 3);
+  CHECK(placement.experts_of(0) == std::vector<Index>{1, 3, 6});
+  CHECK(placement.experts_of(1) == std::vector<Index>{2, 5});
+  CHECK(placement.experts_of(2) == std::vector<Index>{0, 4});
+  CHECK(placement.owner(5) == 1);
+  const auto message = [](std::vector<int> owner) {
+    try {
+      (void)ExpertPlacement(std::move(owner), 3);
+    } catch (const Error& error) {
+      CHECK(error.status() == Status::bad_input);
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(message({0, 1, 2}).empty());
+  CHECK(message({0, 1, 3}) == "expert 2 has the expert rank 3; expected 0 to 2");
+  CHECK(message({0, 1, -1}) == "expert 2 has the expert rank -1; expected 0 to 2");
+  // The larger shares come first.
+  CHECK(message({1, 0, 2, 1}) == "expert rank 0 owns 1 of 4 experts; expected 2");
+}

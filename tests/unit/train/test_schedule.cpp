@@ -46,3 +46,25 @@ TEST_CASE("the ranks' cells are the step's cells, whatever the number of ranks")
     }
   }
 }
+
+TEST_CASE("cells change ranks where that brings more") {
+  using Gain = std::vector<std::vector<std::int64_t>>;  // (cells) of (expert_ranks)
+  CHECK(cells_by_gain(Gain{{0, 9}, {9, 0}, {5, 5}, {1, 3}}, {2, 2}) ==
+        std::vector<int>{1, 0, 0, 1});
+  // Nothing to bring: as they were.
+  CHECK(cells_by_gain(Gain(5, {1, 1, 1}), {3, 3}) == std::vector<int>{0, 0, 1, 1, 2});
+  CHECK(cells_by_gain({}, {3, 3}).empty());
+  // Four ranks, two expert ranks: those of one expert rank are alike.
+  const std::vector<int> owner = cells_by_gain(Gain{{0, 9}, {9, 0}, {0, 9}, {9, 0}}, {4, 2});
+  CHECK(owner == std::vector<int>{1, 0, 3, 2});
+  // Every rank works on its own, and the fifth cell is shorter.
+  const std::vector<int> five = {1, 0, 0, 1, 0};
+  const StepCells first(9, 2, five, 2, 0), second(9, 2, five, 2, 1);
+  CHECK(first.rounds() == 3);
+  CHECK(second.rounds() == 3);
+  CHECK(first.sequences(0).begin == 2);
+  CHECK(first.sequences(2).begin == 8);
+  CHECK(first.sequences(2).size() == 1);
+  CHECK(second.sequences(1).begin == 6);
+  CHECK(second.sequences(2).size() == 0);
+}
