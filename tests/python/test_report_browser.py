@@ -115,7 +115,7 @@ def test_fits_the_width(page, size):
     for natural, shown in found["images"]:
         assert natural > 0 and shown > 0.8 * min(size[0], 600)
     assert found["smallest"] >= 13
-    assert found["anchors"] == [True] * 9
+    assert found["anchors"] == [True] * 10
 
 
 @pytest.mark.parametrize("colours", COLOURS)
