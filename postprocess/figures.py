@@ -90,13 +90,6 @@ def add_layers(top: argparse.ArgumentParser, default: str = "first, middle and l
     )
 
 
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
-    return number
-
-
 def run(top: argparse.ArgumentParser, kind: str, draw: Draw) -> int:
     """Draws from the file and prints the pictures' paths; returns the exit status."""
     arguments = top.parse_args()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from arguments import positive
 from routing_statistics import placement
 from routing_tables import RoutingTables
 from settings_comparison import deck_values
@@ -55,22 +56,15 @@ def parser() -> argparse.ArgumentParser:
         help="coactivation: experts that tokens choose together share a rank; source: experts of a "
         "data source do, so that parallel.cells = source can bring its sequences there",
     )
-    top.add_argument("--expert-ranks", type=_positive, metavar="R", help="ranks to place on")
+    top.add_argument("--expert-ranks", type=positive, metavar="R", help="ranks to place on")
     top.add_argument(
-        "--ranks", type=_positive, metavar="N", help="all ranks, a multiple of R (default R)"
+        "--ranks", type=positive, metavar="N", help="all ranks, a multiple of R (default R)"
     )
     top.add_argument("--output", type=Path, metavar="FILE", help="where the placement goes")
     top.add_argument(
-        "--steps", type=_positive, default=10, metavar="N", help="last ones measured (default 10)"
+        "--steps", type=positive, default=10, metavar="N", help="last ones measured (default 10)"
     )
     return top
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
-    return number
 
 
 def measured(file: StatisticsFile, steps: int) -> Iterator[str]:

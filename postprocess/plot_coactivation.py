@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import figures
+from arguments import positive
 from routing_statistics import chance_conditional, conditional
 from routing_tables import RoutingTables
 from statistics_file import StatisticsFile
@@ -30,9 +31,7 @@ def main() -> int:
         metavar="STEP",
         help="whose row, the tokens since the checkpoint before (default: the last with tokens)",
     )
-    top.add_argument(
-        "--experts", type=figures.positive, default=16, metavar="N", help="shown (default 16)"
-    )
+    top.add_argument("--experts", type=positive, default=16, metavar="N", help="shown (default 16)")
     return figures.run(top, "routing.h5", draw)
 
 

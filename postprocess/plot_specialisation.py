@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 import figures
+from arguments import positive
 from routing_statistics import best_tokens, mean_known, occurrences, preference, traced
 from routing_tables import RoutingTables
 from statistics_file import InputError, StatisticsFile
@@ -38,21 +39,21 @@ def main() -> int:
     )
     top.add_argument(
         "--experts",
-        type=figures.positive,
+        type=positive,
         default=5,
         metavar="N",
         help="shown with their tokens, the most specialised first (default 5)",
     )
     top.add_argument(
         "--min-count",
-        type=figures.positive,
+        type=positive,
         default=100,
         metavar="N",
         help="tokens must have been seen so often at the last point (default 100)",
     )
     top.add_argument(
         "--points",
-        type=figures.positive,
+        type=positive,
         default=10,
         metavar="N",
         help="at most, over training; neighbouring checkpoints' counts are added (default 10)",

@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 import figures
+from arguments import positive
 from plot_specialisation import token_names
 from report_sections import (
     copies,
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     figures.add_layers(top)
     top.add_argument(
         "--min-count",
-        type=figures.positive,
+        type=positive,
         default=100,
         metavar="N",
         help="a token id must be seen so often to count as an expert's (default 100)",
