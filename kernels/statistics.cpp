@@ -1,49 +1,105 @@
 #include "kernels/statistics.hpp"
 
+#include <Kokkos_ScatterView.hpp>
+
 namespace hearth::kernels {
 
 namespace {
 
-// Of the first half's rows all, where `half` is empty.
-void count_rows(const Array1<const int>& half, Index labels, const Array1<const int>& label,
-                const Array2<const int>& choice, const Array2<std::int64_t>& count,
-                std::int64_t weight) {
-  const int k = static_cast<int>(choice.extent(1));
-  const bool halves = half.extent(0) > 0;
+namespace scatter = Kokkos::Experimental;
+
+template <class AddToken, class Counts>
+void add_tokens(const char* name, Index tokens, const AddToken& add_token, const Counts& counts) {
   Kokkos::parallel_for(
-      "count_labelled", Kokkos::RangePolicy<Exec>(0, choice.extent(0)),
-      KOKKOS_LAMBDA(const Index t) {
-        const Index row = (halves ? half(t) * labels : 0) + label(t);
-        for (int j = 0; j < k && choice(t, j) >= 0; ++j) {
-          Kokkos::atomic_add(&count(row, choice(t, j)), weight);
-        }
+      name, Kokkos::RangePolicy<Exec>(0, tokens), KOKKOS_LAMBDA(const Index t) {
+        const auto access = counts.access();
+        add_token(t, access);
       });
 }
+
+// Adds every token to the counts. Few counts are kept by thread and summed afterwards: threads
+// would meet at them. Many are counted in place, where threads seldom meet.
+template <class AddToken>
+void count_tokens(const char* name, Index tokens, const Array2<std::int64_t>& count,
+                  const AddToken& add_token) {
+  constexpr std::size_t few = std::size_t{1} << 14;
+  if (count.size() <= few) {
+    auto by_thread = scatter::create_scatter_view(count);
+    add_tokens(name, tokens, add_token, by_thread);
+    Array2<std::int64_t> total = count;
+    scatter::contribute(total, by_thread);
+  } else {
+    add_tokens(name, tokens, add_token,
+               scatter::create_scatter_view<scatter::ScatterSum, scatter::ScatterNonDuplicated,
+                                            scatter::ScatterAtomic>(count));
+  }
+}
+
+// Without effect on a device.
+KOKKOS_INLINE_FUNCTION void prefetch_to_write([[maybe_unused]] const void* address) {
+  KOKKOS_IF_ON_HOST((__builtin_prefetch(address, 1);))
+}
+
+struct AddPairs {
+  Array2<const int> choice;  // (tokens, slots)
+  std::int64_t weight;
+
+  template <class Counts>
+  KOKKOS_FUNCTION void operator()(Index t, const Counts& together) const {
+    const int k = static_cast<int>(choice.extent(1));
+    for (int i = 0; i < k && choice(t, i) >= 0; ++i) {
+      for (int j = 0; j < k && choice(t, j) >= 0; ++j) {
+        together(choice(t, i), choice(t, j)) += weight;
+      }
+    }
+  }
+};
+
+struct AddLabelled {
+  Array1<const int> half;  // (tokens), or empty: all count as of the first
+  Array1<const int> label;
+  Array2<const int> choice;    // (tokens, slots)
+  Array2<std::int64_t> count;  // (labels of one half or of both, experts)
+  Index labels;
+  std::int64_t weight;
+
+  KOKKOS_FUNCTION Index row_of(Index t) const {
+    return (half.extent(0) > 0 ? half(t) * labels : 0) + label(t);
+  }
+  template <class Counts>
+  KOKKOS_FUNCTION void operator()(Index t, const Counts& counts) const {
+    const int k = static_cast<int>(choice.extent(1));
+    // Rows lie far apart, and an atomic operation waits for its memory before the next may begin.
+    constexpr Index ahead = 4;
+    if (const Index next = t + ahead; next < static_cast<Index>(label.extent(0))) {
+      for (int j = 0; j < k && choice(next, j) >= 0; ++j) {
+        prefetch_to_write(&count(row_of(next), choice(next, j)));
+      }
+    }
+    for (int j = 0; j < k && choice(t, j) >= 0; ++j) counts(row_of(t), choice(t, j)) += weight;
+  }
+};
 
 }  // namespace
 
 void count_pairs(const Array2<const int>& choice, const Array2<std::int64_t>& together,
                  std::int64_t weight) {
-  const int k = static_cast<int>(choice.extent(1));
-  Kokkos::parallel_for(
-      "count_pairs", Kokkos::RangePolicy<Exec>(0, choice.extent(0)), KOKKOS_LAMBDA(const Index t) {
-        for (int i = 0; i < k && choice(t, i) >= 0; ++i) {
-          for (int j = 0; j < k && choice(t, j) >= 0; ++j) {
-            Kokkos::atomic_add(&together(choice(t, i), choice(t, j)), weight);
-          }
-        }
-      });
+  count_tokens("count_pairs", static_cast<Index>(choice.extent(0)), together,
+               AddPairs{choice, weight});
 }
 
 void count_labelled(const Array1<const int>& label, const Array2<const int>& choice,
                     const Array2<std::int64_t>& count, std::int64_t weight) {
-  count_rows({}, 0, label, choice, count, weight);
+  count_tokens("count_labelled", static_cast<Index>(choice.extent(0)), count,
+               AddLabelled{{}, label, choice, count, 0, weight});
 }
 
 void count_labelled(const Array1<const int>& half, const Array1<const int>& label,
                     const Array2<const int>& choice, const Array2<std::int64_t>& count,
                     std::int64_t weight) {
-  count_rows(half, static_cast<Index>(count.extent(0)) / 2, label, choice, count, weight);
+  count_tokens(
+      "count_labelled", static_cast<Index>(choice.extent(0)), count,
+      AddLabelled{half, label, choice, count, static_cast<Index>(count.extent(0)) / 2, weight});
 }
 
 void count_owners(const Array2<const int>& choice, const Array1<const int>& owner, int home,

@@ -12,7 +12,6 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 import figures  # of postprocess/: settings of Matplotlib and its palette
 from measure.results import HEARTH, PYTORCH, Case, Entry, Results
-from measure.steps import COUNTS_OFF
 from measure.table import duration
 
 BLUE, ORANGE, LIGHT = figures.COLOURS[0], figures.COLOURS[1], figures.COLOURS[5]
@@ -24,8 +23,8 @@ INCHES_OF_CASE, INCHES_OF_KERNEL = 0.62, 0.27
 
 def save(results: Results, path: Path) -> Path:
     """Draws what there is."""
-    whole = [c for c in results.cases if c.section in ("steps", "layers") and c.of(HEARTH)]
-    whole = [case for case in whole if COUNTS_OFF not in case.name and results.ceiling]
+    shares = ("steps", "layers") if results.ceiling else ()
+    whole = [c for c in results.cases if c.section in shares and c.of(HEARTH)]
     kernels = [c for c in results.cases if c.section == "kernels" and c.of(HEARTH)]
     names = {_piece(case) for case in kernels}
     parts = [(_shares, whole)] if whole else []

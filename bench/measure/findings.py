@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from operator import attrgetter
 
-from measure import cores, kernels, promise, steps
-from measure.hearth import Hearth
+from measure import cores, promise, statistics_cost, steps
 from measure.results import HEARTH, PYTORCH, Case, Entry, Finding
 from measure.setting import Setting
 
@@ -57,7 +56,7 @@ def _memory(setting: Setting) -> Iterator[Finding]:
 
 def _routing(setting: Setting) -> Iterator[Finding]:
     for case in setting.results.cases:
-        if case.section not in ("steps", "cores") or steps.COUNTS_OFF in case.name:
+        if case.section not in ("steps", "cores"):
             continue
         for entry in case.entries:
             if all_s := entry.details.get("all_steps_s"):
@@ -68,27 +67,23 @@ def _routing(setting: Setting) -> Iterator[Finding]:
 
 
 def _statistics(setting: Setting) -> Iterator[Finding]:
-    """By their kernel's time, and by runs with and without their largest part."""
-    first = setting.plan.steps[0]
-    name, kind = steps.name_of(setting, first), setting.options.types[0]
-    whole = _entry(setting, "steps", name, kind)
-    if whole is None:
-        return
-    of_deck = next((p for p in setting.plan.kernels if p.deck == first.deck), None)
-    kernel = of_deck and _entry(setting, "kernels", kernels.name_of(of_deck, "routing statistics"))
-    if kernel:
-        layers = _moe_layers(setting.hearth, first)
-        share = 100 * layers * first.sequences * kernel.median_s / whole.median_s
-        yield Finding.below(f"{name}: routing statistics, by their kernel", share, "%", 1)
-    without = _entry(setting, "steps", name + steps.COUNTS_OFF, kind)
-    if without:
-        cost = 100 * (whole.median_s / without.median_s - 1)
-        yield Finding(f"{name}: steps with counts by token beside those without", cost, "%")
-
-
-def _moe_layers(hearth: Hearth, case) -> float:
-    found = hearth.check(case.deck)
-    return found["model.layers"] - found["moe.dense_layers"]
+    """By their phase in runs with all of them, and by steps with and without."""
+    for case in setting.results.cases:
+        if case.section != "statistics":
+            continue
+        for kind in setting.options.types:
+            whole, least = (
+                case.of(HEARTH, statistics_cost.variant_of(kind, which))
+                for which in (statistics_cost.ALL, statistics_cost.LEAST)
+            )
+            if whole:
+                share = 100 * whole.details["phase_s"]["statistics"] / whole.details["all_steps_s"]
+                what = f"{case.name}, {kind}: all statistics, by their phase of a step"
+                yield Finding.below(what, share, "%", 1)
+            if whole and least:
+                cost = 100 * (whole.median_s / least.median_s - 1)
+                what = f"{case.name}, {kind}: steps with all statistics beside the least"
+                yield Finding(what, cost, "%")
 
 
 def _cores(setting: Setting) -> Iterator[Finding]:

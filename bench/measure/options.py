@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS = ("steps", "cores", "layers", "kernels", "promise")
+SECTIONS = ("steps", "cores", "layers", "kernels", "promise", "statistics")
 TYPES = ("fp32", "bf16")
 
 DESCRIPTION = """\
 Measures Hearth beside PyTorch on the same cores in turns, prints one table, and writes results.json
 and results.png. The products' ceiling is measured first and last. Sections:
 
-  steps    whole training steps of FLAME-38M and FLAME-98M; peak memory, phases, launch
-  cores    one process on one core, one on two, two on one each; Hearth alone
-  layers   one MoE layer of FLAME-290M and FLAME-1.7B, natural and balanced routing
-  kernels  single kernels at the sizes of FLAME-38M and FLAME-290M
-  promise  run.reproducible = true beside false: FLAME-38M's steps, FLAME-290M's layer; Hearth alone
+  steps       whole training steps of FLAME-38M and FLAME-98M; peak memory, phases, launch
+  cores       one process on one core, one on two, two on one each; Hearth alone
+  layers      one MoE layer of FLAME-290M and FLAME-1.7B, natural and balanced routing
+  kernels     single kernels at the sizes of FLAME-38M and FLAME-290M
+  promise     run.reproducible = true beside false: steps and a layer; Hearth alone
+  statistics  FLAME-38M's steps with all routing statistics and traces, and the least; Hearth alone
 
 Figures mean something only on a machine that does nothing else.
 """

@@ -45,6 +45,7 @@ class Plan:
     promise_steps: tuple[Steps, ...]
     promise_layers: tuple[Piece, ...]
     promise_cells: tuple[int, ...]  # sequences of a layer's cell
+    statistics_steps: Steps
     fused: bool = True  # PyTorch's compiled forms too
 
 
@@ -75,6 +76,7 @@ FULL = Plan(
     ),
     promise_layers=(Piece(_290M, rounds=2, repeats=3, warmup=1),),
     promise_cells=(1, 8),
+    statistics_steps=Steps(_38M, sequences=1, rounds=2, steps=40, warmup=2),
 )
 
 _TINY = ROOT / "bench/quick.deck"
@@ -92,6 +94,7 @@ QUICK = Plan(
     promise_steps=(Steps(_TINY, sequences=1, rounds=1, steps=1, warmup=1),),
     promise_layers=(Piece(_TINY, rounds=1, repeats=1, warmup=1),),
     promise_cells=(1, 8),
+    statistics_steps=Steps(_TINY, sequences=1, rounds=1, steps=2, warmup=1),
     fused=False,
 )
 

@@ -17,6 +17,7 @@ from measure import (
     machine,
     options,
     promise,
+    statistics_cost,
     steps,
     table,
 )
@@ -35,6 +36,7 @@ SECTIONS = {
     "layers": layers.measure,
     "kernels": kernels.measure,
     "promise": promise.measure,
+    "statistics": statistics_cost.measure,
 }
 
 

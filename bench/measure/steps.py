@@ -8,10 +8,8 @@ from measure import tokens, trial
 from measure.hearth import Training
 from measure.plan import Steps, label
 from measure.progress import say
-from measure.results import HEARTH, PYTORCH, Case, Entry
+from measure.results import HEARTH, PYTORCH, Entry
 from measure.setting import Setting
-
-COUNTS_OFF = ", counts by token off"
 
 
 def measure(setting: Setting) -> None:
@@ -98,7 +96,6 @@ def _case(setting: Setting, steps: Steps, variants: list[str]) -> list[str]:
         few = ("--warmup", "1", "--steps", "1")
         found = trial.ranking(setting, "train_step.py", "all", *arguments, *few)
         variants, later = found[:1], trial.finalists(found)
-    first = steps is setting.plan.steps[0]
     for turn in setting.rounds(steps.rounds):
         what = f"steps: {name}: round {turn + 1}"
         for kind in setting.options.types:
@@ -106,24 +103,11 @@ def _case(setting: Setting, steps: Steps, variants: list[str]) -> list[str]:
             entry = case.entry(HEARTH, kind)
             with setting.turn(f"{what}: {entry.name}", entry):
                 train(setting, steps, entry, given)
-            if first and kind == setting.options.types[0]:
-                _without_counts(setting, steps, case, kind, given, what)
         for variant in variants if setting.pytorch else ():
             entry = case.entry(PYTORCH, variant)
             with setting.turn(f"{what}: {entry.name}", entry):
                 _pytorch_turn(setting, steps, entry, arguments)
     return later
-
-
-def _without_counts(
-    setting: Setting, steps: Steps, case: Case, kind: str, given: list[str], what: str
-) -> None:
-    other = setting.results.case(
-        "steps", case.name + COUNTS_OFF, case.threads, flops=case.flops, tokens=case.tokens
-    )
-    entry = other.entry(HEARTH, kind)
-    with setting.turn(f"{what}: {entry.name}{COUNTS_OFF}", entry):
-        train(setting, steps, entry, [*given, "--statistics.token_counts=false"])
 
 
 def _pytorch_arguments(setting: Setting, steps: Steps, prefix: Path) -> list[str]:

@@ -15,6 +15,7 @@ TITLES = {
     "layers": "One MoE layer, forward and backward",
     "kernels": "Kernels",
     "promise": "Gradients summed as integers, and in floating point (plain sums)",
+    "statistics": "Training steps with all routing statistics and traces, and with the least",
 }
 LEGEND = (
     "of fp32, of bf16: share of the fastest product of that type on as many threads.",

@@ -17,12 +17,6 @@ double in_units(std::int64_t value, double unit) {
   return static_cast<double>(value) * unit;
 }
 
-template <class T>
-LabelledArray list(const std::string& path, const std::string& axis, const std::string& units,
-                   const std::string& description, const std::vector<T>& values) {
-  return {path, {static_cast<Index>(values.size())}, {axis}, units, description, values};
-}
-
 std::vector<std::int64_t> numbers_from(std::int64_t first, Index count) {
   std::vector<std::int64_t> numbers(static_cast<std::size_t>(count));
   std::iota(numbers.begin(), numbers.end(), first);
@@ -50,7 +44,7 @@ TrainingRecord::TrainingRecord(const Config& config, const RankGrid& grid,
                                  validation_source = {"validation_step", "source"};
   const std::string nats = "nats/token";
   file_.declare<std::int64_t>("/step", step, scalar, "steps", "optimizer steps done");
-  file_.set(list("/source", "source", "1", "names of the data sources", sources));
+  file_.set(labelled_list("/source", "source", "1", "names of the data sources", sources));
   file_.declare<std::int64_t>("/tokens", step, scalar, "tokens", "target tokens of the step");
   file_.declare<double>("/loss", step, scalar, nats, "cross-entropy and the routers' losses");
   file_.declare<double>("/cross_entropy", step, scalar, nats, "mean over the step's target tokens");
@@ -85,8 +79,8 @@ TrainingRecord::TrainingRecord(const Config& config, const RankGrid& grid,
 void TrainingRecord::declare_layout(const Config& config) {
   const Index layers = config.moe_layers();
   const std::vector<std::string> step = {"step"}, by_layer = {"step", "layer"};
-  file_.set(list("/layout/layer", "layer", "1", "block of each MoE layer, from 0",
-                 numbers_from(config.moe.dense_layers, layers)));
+  file_.set(labelled_list("/layout/layer", "layer", "1", "block of each MoE layer, from 0",
+                          numbers_from(config.moe.dense_layers, layers)));
   file_.declare<std::int64_t>("/layout/expert_ranks", step, {}, "ranks",
                               "ranks that share out the experts");
   file_.declare<std::int64_t>("/layout/tokens", step, {}, "tokens", "tokens routed in each layer");
@@ -150,11 +144,11 @@ void TrainingRecord::write(const std::string& path, const LabelledAttributes& at
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   const std::vector<std::int64_t> peak_bytes = {usage.ru_maxrss * 1024L};
-  file_.set(list("/timing/phase", "phase", "1", "names of phases; they may nest", phases));
-  file_.set(list("/timing/seconds", "phase", "s",
-                 "wall time of the first rank since the program started", phase_s));
-  file_.set(list("/timing/peak_memory_bytes", "process", "bytes",
-                 "largest resident size of the first rank", peak_bytes));
+  file_.set(labelled_list("/timing/phase", "phase", "1", "names of phases; they may nest", phases));
+  file_.set(labelled_list("/timing/seconds", "phase", "s",
+                          "wall time of the first rank since the program started", phase_s));
+  file_.set(labelled_list("/timing/peak_memory_bytes", "process", "bytes",
+                          "largest resident size of the first rank", peak_bytes));
   file_.write(path, attributes);
 }
 
@@ -202,20 +196,20 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
                               "last step of each interval; rows are sums over it");
   file_.declare<std::int64_t>("/checkpoint", {"checkpoint"}, {}, "steps",
                               "step of each checkpoint; rows are sums since the one before");
-  file_.set(list("/layer", "layer", "1", "block of each MoE layer, from 0",
-                 numbers_from(config.moe.dense_layers, layers)));
-  file_.set(list("/expert", "expert", "1",
-                 "logical number of the expert, those without matrices behind the others",
-                 numbers_from(0, experts)));
+  file_.set(labelled_list("/layer", "layer", "1", "block of each MoE layer, from 0",
+                          numbers_from(config.moe.dense_layers, layers)));
+  file_.set(labelled_list("/expert", "expert", "1",
+                          "logical number of the expert, those without matrices behind the others",
+                          numbers_from(0, experts)));
   file_.set({"/expert_kind",
              {layers, experts},
              {"layer", "expert"},
              "1",
              "ffn, copy, constant, zero or null; absent where a layer has fewer",
              expert_kinds(config)});
-  file_.set(list("/slots", "layer", "experts", "the most experts that a token can have",
-                 slots_by_layer(config)));
-  file_.set(list("/source", "source", "1", "names of the data sources", sources));
+  file_.set(labelled_list("/slots", "layer", "experts", "the most experts that a token can have",
+                          slots_by_layer(config)));
+  file_.set(labelled_list("/source", "source", "1", "names of the data sources", sources));
   file_.declare<std::int64_t>("/tokens", {"interval"}, {}, "tokens", "tokens routed in each layer");
   file_.declare<std::int64_t>("/expert_count", by_expert, {layers, experts}, "tokens",
                               "token copies sent to each expert");
@@ -229,7 +223,8 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
   file_.declare<std::int64_t>("/experts_per_token", {"interval", "layer", "number"},
                               {layers, slots + 1}, "tokens",
                               "tokens of which so many copies were sent");
-  file_.set(list("/number", "number", "experts", "copies of a token", numbers_from(0, slots + 1)));
+  file_.set(labelled_list("/number", "number", "experts", "copies of a token",
+                          numbers_from(0, slots + 1)));
   file_.declare<double>("/entropy", by_layer, {layers}, "nats",
                         "sum over tokens of the entropy of what probability_mass sums, over its "
                         "total");
@@ -255,14 +250,16 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
     if (config.statistics.token_halves) {
       axes.insert(axes.begin() + 2, "half");
       row.insert(row.begin() + 1, 2);
-      file_.set(list("/half", "half", "1", "samples of each data source, by their number in it",
-                     std::vector<std::string>{"even", "odd"}));
+      file_.set(labelled_list("/half", "half", "1",
+                              "samples of each data source, by their number in it",
+                              std::vector<std::string>{"even", "odd"}));
     }
     file_.declare<std::int64_t>("/token_expert_count", axes, row, "tokens",
                                 "copies of each token id sent to each expert", compress);
   }
   if (probes > 0) {
-    file_.set(list("/probe_token", "probe", "1", "token ids of the fixed probe set", probe_tokens));
+    file_.set(labelled_list("/probe_token", "probe", "1", "token ids of the fixed probe set",
+                            probe_tokens));
     file_.declare<std::int32_t>(
         "/probe_choice", {"checkpoint", "layer", "probe", "k"}, {layers, probes, slots}, "1",
         "experts chosen with the checkpoint's weights, best first; -1 where there are fewer",

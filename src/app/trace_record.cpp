@@ -42,25 +42,13 @@ TraceRecord::TraceRecord(const Config& config, const std::vector<std::string>& s
   file_.declare<std::int64_t>("/trace", {"trace"}, {}, "steps",
                               "steps done with each traced one, which chose with the weights that "
                               "it began with");
-  file_.set({"/layer", {layers}, {"layer"}, "1", "block of each traced layer, from 0", blocks});
-  file_.set({"/experts",
-             {layers},
-             {"layer"},
-             "experts",
-             "experts of each layer, those without matrices behind the others",
-             destinations});
-  file_.set({"/slots",
-             {layers},
-             {"layer"},
-             "experts",
-             "the most experts that a token of the layer can have",
-             slots});
-  file_.set({"/source",
-             {static_cast<Index>(sources.size())},
-             {"source"},
-             "1",
-             "names of the data sources",
-             sources});
+  file_.set(labelled_list("/layer", "layer", "1", "block of each traced layer, from 0", blocks));
+  file_.set(labelled_list("/experts", "layer", "experts",
+                          "experts of each layer, those without matrices behind the others",
+                          destinations));
+  file_.set(labelled_list("/slots", "layer", "experts",
+                          "the most experts that a token of the layer can have", slots));
+  file_.set(labelled_list("/source", "source", "1", "names of the data sources", sources));
   file_.declare<std::int32_t>("/token", by_token, {tokens}, "1", "token id", compress);
   file_.declare<std::int32_t>("/sequence", by_token, {tokens}, "sequences",
                               "the token's sequence in the step's global batch, from 0", compress);

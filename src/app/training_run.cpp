@@ -157,7 +157,6 @@ void TrainingRun<T>::train_until_stopped(const Deadline& deadline) {
     if (last || is_scheduled()) {
       save();
     } else if (decision.write) {
-      const PulsePhase phase(pulse_, {"statistics files", true});
       write_files();
     }
     if (!last) continue;
@@ -180,6 +179,7 @@ void TrainingRun<T>::take_step() {
     if (world_.is_first()) progress_->say(text("step ", report.step, " skipped: ", why));
   }
   ++step_;
+  const auto phase = trainer_.timers().phase("statistics");
   // Like other statistics: of a step that changed no weight nothing is kept.
   const bool traced = trace && !report.fault;
   if (traced) trace->collect(world_);
@@ -264,6 +264,8 @@ void TrainingRun<T>::finish_checkpoint() {
 
 template <class T>
 void TrainingRun<T>::write_files() {
+  const auto timed = trainer_.timers().phase("statistics files");
+  const PulsePhase phase(pulse_, {"statistics files", true});
   world_.together([&] {
     if (world_.is_first()) files_.write(*output_, trainer_.timers());
   });

@@ -122,8 +122,8 @@ CheckpointHeader read_checkpoint_header(const std::string& path) {
   }
   const auto format = file.get_number<std::int64_t>("/", "format_version");
   if (format != checkpoint_format_version) {
-    throw input_error(path, ": is a checkpoint of format ", format, ", this Hearth reads format ",
-                      checkpoint_format_version);
+    throw OtherFormat(text(path, ": is a checkpoint of format ", format,
+                           "; this Hearth reads format ", checkpoint_format_version));
   }
   CheckpointHeader header;
   header.step = file.get_number<std::int64_t>("/", "step");

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.hpp"
 #include "base/types.hpp"
 #include "model/arena.hpp"
 #include "model/tensor_table.hpp"
@@ -62,8 +63,14 @@ std::uint64_t write_checkpoint(const Communicator& world, const std::string& pat
                                const std::vector<TensorPart<T>>& parts,
                                const std::vector<CounterTensor>& counters);
 
+// A checkpoint of an older or newer Hearth: nothing is wrong with it, but this one cannot read it.
+class OtherFormat : public Error {
+ public:
+  explicit OtherFormat(const std::string& message) : Error(Status::bad_input, message) {}
+};
+
 // Any rank alone. Throws input_error when the file is missing, damaged, or not a checkpoint,
-// failure when the disk is broken.
+// OtherFormat, and failure when the disk is broken.
 [[nodiscard]] CheckpointHeader read_checkpoint_header(const std::string& path);
 
 // Fills the parts' values, padding with zeros, and on the first rank the values of the counters,

@@ -28,6 +28,14 @@ struct LabelledArray {
   std::optional<double> fill_value = {};  // what absent entries hold; numbers only
 };
 
+// An array of one axis.
+template <class T>
+[[nodiscard]] LabelledArray labelled_list(const std::string& path, const std::string& axis,
+                                          const std::string& units, const std::string& description,
+                                          const std::vector<T>& values) {
+  return {path, {static_cast<Index>(values.size())}, {axis}, units, description, values};
+}
+
 using LabelledAttributes = std::map<std::string, std::string>;
 
 struct LabelledFile {

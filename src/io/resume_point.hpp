@@ -18,8 +18,10 @@ struct ResumePoint {
 };
 
 // The newest checkpoint before step `before` that opens and whose header can be read; none when
-// there is none. Adds a line to `notes` for each damaged one passed over. When the tensors of the
-// one found turn out damaged, ask again with its step as `before`. The first rank only.
+// there is none. Adds a line to `notes` for each one passed over. When the tensors of the one found
+// turn out damaged, ask again with its step as `before`. Throws input_error when none can be read
+// and one of them is of another format: a run must not begin anew beside what is whole. The first
+// rank only.
 [[nodiscard]] std::optional<ResumePoint> find_resume_point(
     const CheckpointFolder& checkpoints, std::vector<std::string>& notes,
     std::int64_t before = std::numeric_limits<std::int64_t>::max());

@@ -98,6 +98,8 @@ void RoutingLayer<T>::forward(const DeviceCell& cell, const StepTokens& step,
                           Array2<int>(wanted_.data(), 1, destinations_));
   }
   if (step.tokens > 0) set_slopes(cell, step, scratch);
+  if (sums == nullptr && counts == nullptr && workspace_.trace == nullptr) return;
+  const auto phase = workspace_.timers.phase("statistics");
   if (sums != nullptr) record(cell, step, scratch, *sums);
   if (counts != nullptr) count_choices(cell, *counts);
   if (workspace_.trace != nullptr) {

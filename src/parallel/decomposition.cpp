@@ -13,6 +13,14 @@ Range share(Index items, Index parts, Index part) {
   return {begin, begin + base + (part < larger ? 1 : 0)};
 }
 
+std::vector<int> shares(Index items, int parts) {
+  std::vector<int> part_of;
+  for (int part = 0; part < parts; ++part) {
+    part_of.insert(part_of.end(), static_cast<std::size_t>(share(items, parts, part).size()), part);
+  }
+  return part_of;
+}
+
 RankGrid make_rank_grid(int ranks, Index expert_ranks, Index experts) {
   constexpr Index node = 8;
   if (expert_ranks == 0) {
@@ -32,21 +40,8 @@ RankGrid make_rank_grid(int ranks, Index expert_ranks, Index experts) {
   return {ranks, static_cast<int>(expert_ranks)};
 }
 
-namespace {
-
-std::vector<int> contiguous(Index experts, int expert_ranks) {
-  std::vector<int> owner;
-  for (int rank = 0; rank < expert_ranks; ++rank) {
-    owner.insert(owner.end(), static_cast<std::size_t>(share(experts, expert_ranks, rank).size()),
-                 rank);
-  }
-  return owner;
-}
-
-}  // namespace
-
 ExpertPlacement::ExpertPlacement(Index experts, int expert_ranks)
-    : ExpertPlacement(contiguous(experts, expert_ranks), expert_ranks) {}
+    : ExpertPlacement(shares(experts, expert_ranks), expert_ranks) {}
 
 ExpertPlacement::ExpertPlacement(std::vector<int> owner, int expert_ranks)
     : owner_(std::move(owner)), experts_of_(static_cast<std::size_t>(expert_ranks)) {

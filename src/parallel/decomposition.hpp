@@ -17,6 +17,9 @@ struct Range {
 // larger ones first. Parts may be empty.
 [[nodiscard]] Range share(Index items, Index parts, Index part);
 
+// The part that each item is in: (items).
+[[nodiscard]] std::vector<int> shares(Index items, int parts);
+
 // World = expert_ranks × data_ranks. Ranks with the same data index hold one whole copy of the
 // experts between them and exchange tokens; ranks with the same expert index hold the same experts.
 struct RankGrid {

@@ -11,7 +11,7 @@ Index count_cells(Index sequences, Index cell_sequences) {
 
 StepCells::StepCells(Index sequences, Index cell_sequences, int ranks, int rank)
     : StepCells(sequences, cell_sequences,
-                cells_in_order(count_cells(sequences, cell_sequences), ranks), ranks, rank) {}
+                shares(count_cells(sequences, cell_sequences), ranks), ranks, rank) {}
 
 StepCells::StepCells(Index sequences, Index cell_sequences, const std::vector<int>& owner,
                      int ranks, int rank)
@@ -29,18 +29,10 @@ Range StepCells::sequences(Index round) const {
   return {cell * cell_sequences_, std::min(total_, (cell + 1) * cell_sequences_)};
 }
 
-std::vector<int> cells_in_order(Index cells, int ranks) {
-  std::vector<int> owner;
-  for (int rank = 0; rank < ranks; ++rank) {
-    owner.insert(owner.end(), static_cast<std::size_t>(share(cells, ranks, rank).size()), rank);
-  }
-  return owner;
-}
-
 std::vector<int> cells_by_gain(const std::vector<std::vector<std::int64_t>>& gain,
                                const RankGrid& grid) {
   const std::size_t cells = gain.size();
-  std::vector<int> owner = cells_in_order(static_cast<Index>(cells), grid.ranks);
+  std::vector<int> owner = shares(static_cast<Index>(cells), grid.ranks);
   const auto gain_of = [&](std::size_t cell, int rank) {
     return gain[cell][static_cast<std::size_t>(grid.expert_index(rank))];
   };

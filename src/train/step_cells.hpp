@@ -31,12 +31,9 @@ class StepCells {
 
 [[nodiscard]] Index count_cells(Index sequences, Index cell_sequences);
 
-// The rank of each cell, in contiguous ranges.
-[[nodiscard]] std::vector<int> cells_in_order(Index cells, int ranks);  // (cells)
-
 // The rank of each cell, so that the sum of gain[cell][expert rank of its rank] is large: two cells
-// of cells_in_order change places as long as that raises it. A pure function of integers, hence the
-// same on every rank.
+// change places, from contiguous shares on, as long as that raises it. A pure function of integers,
+// hence the same on every rank.
 [[nodiscard]] std::vector<int> cells_by_gain(
     const std::vector<std::vector<std::int64_t>>& gain,  // (cells) of (expert_ranks)
     const RankGrid& grid);

@@ -40,7 +40,7 @@ def test_results(output: Path) -> None:
     assert set(results["ceiling_flop_per_s"]) == {"1", "2"}
     assert all(rates["fp32"] > 0 for rates in results["ceiling_flop_per_s"].values())
     assert {case["section"] for case in results["cases"]} == {
-        "ceiling", "steps", "launch", "cores", "layers", "kernels", "promise",
+        "ceiling", "steps", "launch", "cores", "layers", "kernels", "promise", "statistics",
     }  # fmt: skip
     for case in results["cases"]:
         for entry in case["entries"]:
@@ -50,7 +50,7 @@ def test_results(output: Path) -> None:
     assert steps["flops"] > 0
     assert steps["entries"][0]["peak_bytes"] > 0
     assert "router" in steps["entries"][0]["details"]["phase_s"]
-    for words in ("exchange", "statistics", "one core", "launch", "sums as integers"):
+    for words in ("exchange", "all statistics", "one core", "launch", "sums as integers"):
         assert any(words in finding["name"] for finding in results["findings"]), words
 
 

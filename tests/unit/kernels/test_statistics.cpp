@@ -58,6 +58,36 @@ TEST_CASE("halves of the data are counted apart") {
   CHECK(to_host(count) == std::vector<std::int64_t>(12, 0));
 }
 
+TEST_CASE("few counts and many, by many threads, are those of a plain loop") {
+  const Index tokens = 3000, experts = GENERATE(5, 150);  // counts of pairs: few, many
+  const Index labels = GENERATE(3, 20000);
+  std::vector<int> choices, of_token;
+  std::vector<std::int64_t> pairs(static_cast<std::size_t>(experts * experts), 1),
+      labelled(static_cast<std::size_t>(labels * experts), 1);
+  for (Index t = 0; t < tokens; ++t) {
+    const Index label = t * t % labels, first = t * 7 % (experts - 2), last = experts - 1;
+    const std::vector<Index> chosen =
+        t % 3 == 0 ? std::vector<Index>{first} : std::vector<Index>{first, last};
+    of_token.push_back(static_cast<int>(label));
+    for (std::size_t slot = 0; slot < 2; ++slot) {
+      choices.push_back(slot < chosen.size() ? static_cast<int>(chosen[slot]) : -1);
+    }
+    for (const Index i : chosen) {
+      ++labelled[static_cast<std::size_t>(label * experts + i)];
+      for (const Index j : chosen) ++pairs[static_cast<std::size_t>(i * experts + j)];
+    }
+  }
+  const auto choice = to_device<int>(choices, tokens, 2);
+  const Array2<std::int64_t> together("together", experts, experts),
+      count("count", labels, experts);
+  Kokkos::deep_copy(together, 1);
+  Kokkos::deep_copy(count, 1);
+  count_pairs(choice, together);
+  count_labelled(to_device<int>(of_token), choice, count);
+  CHECK(to_host(together) == pairs);
+  CHECK(to_host(count) == labelled);
+}
+
 TEST_CASE("the owners of a token's choices are counted once each") {
   // Experts 5 and above have no owner.
   const std::vector<int> owners = {0, 1, 1, 2, 0};
