@@ -10,8 +10,8 @@ Index count_cells(Index sequences, Index cell_sequences) {
 }
 
 StepCells::StepCells(Index sequences, Index cell_sequences, int ranks, int rank)
-    : StepCells(sequences, cell_sequences,
-                shares(count_cells(sequences, cell_sequences), ranks), ranks, rank) {}
+    : StepCells(sequences, cell_sequences, shares(count_cells(sequences, cell_sequences), ranks),
+                ranks, rank) {}
 
 StepCells::StepCells(Index sequences, Index cell_sequences, const std::vector<int>& owner,
                      int ranks, int rank)
