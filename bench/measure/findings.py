@@ -77,8 +77,10 @@ def _statistics(setting: Setting) -> Iterator[Finding]:
                 for which in (statistics_cost.ALL, statistics_cost.LEAST)
             )
             if whole:
-                share = 100 * whole.details["phase_s"]["statistics"] / whole.details["all_steps_s"]
-                what = f"{case.name}, {kind}: all statistics, by their phase of a step"
+                phases = whole.details["phase_s"]
+                seconds = sum(phases[name] for name in ("statistics", "statistics files"))
+                share = 100 * seconds / whole.details["all_steps_s"]
+                what = f"{case.name}, {kind}: all statistics, by their phases of a step"
                 yield Finding.below(what, share, "%", 1)
             if whole and least:
                 cost = 100 * (whole.median_s / least.median_s - 1)

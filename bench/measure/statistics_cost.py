@@ -9,7 +9,7 @@ from measure.setting import Setting
 ALL, LEAST = "all statistics", "least statistics"
 SWITCHES = {
     ALL: (
-        "--statistics.token_halves=true", "--statistics.drift=true", "--statistics.trace_every=1",
+        "--statistics.token_halves=true", "--statistics.drift=true", "--statistics.trace_every=10",
     ),
     LEAST: ("--statistics.token_counts=false",),
 }  # fmt: skip
