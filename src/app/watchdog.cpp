@@ -94,11 +94,26 @@ Heartbeat first_heartbeat(const Pulse::Reading& now) {
 Watchdog::Watchdog(const Communicator& world, const std::string& file, double timeout_s)
     : rank_(world.rank()), pulse_(world.pulse()), file_(file, world.size()), timeout_s_(timeout_s) {
   if (timeout_s == 0) return;
-  world.together([&] {
-    if (world.is_first()) file_.create();
-  });
+  try {
+    world.together([&] {
+      if (world.is_first()) file_.create();
+      start();  // before the ranks meet: one may never come
+    });
+  } catch (...) {
+    stop();
+    throw;
+  }
   // A rank that is stopped from now on can be named.
   (void)file_.write(rank_, first_heartbeat(pulse_->read()));
+}
+
+Watchdog::~Watchdog() {
+  if (!thread_.joinable()) return;
+  stop();
+  if (rank_ == 0) file_.remove();
+}
+
+void Watchdog::start() {
   // Signals stay with the main thread, whose calls they interrupt.
   sigset_t all, before;
   sigfillset(&all);
@@ -107,7 +122,7 @@ Watchdog::Watchdog(const Communicator& world, const std::string& file, double ti
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-Watchdog::~Watchdog() {
+void Watchdog::stop() {
   if (!thread_.joinable()) return;
   {
     const std::lock_guard lock(mutex_);
@@ -115,7 +130,6 @@ Watchdog::~Watchdog() {
   }
   end_.notify_all();
   thread_.join();
-  if (rank_ == 0) file_.remove();
 }
 
 void Watchdog::watch() {

@@ -25,6 +25,8 @@ class Watchdog {
   Watchdog& operator=(const Watchdog&) = delete;
 
  private:
+  void start();
+  void stop();
   void watch();
 
   int rank_;

@@ -14,11 +14,13 @@ double seconds(std::int64_t milliseconds) {
 }
 
 std::string place_of(const Heartbeat& rank) {
+  if (rank.process == 0) return "the start of the run";
   const std::string phase = text("phase \"", rank.phase, "\"");
   return rank.step == 0 ? phase + " before the first step" : text(phase, " of step ", rank.step);
 }
 
 std::string name_of(int rank, const Heartbeat& heartbeat) {
+  if (heartbeat.process == 0) return text("rank ", rank, " (which never came so far)");
   return text("rank ", rank, " (", heartbeat.host, ", process ", heartbeat.process, ")");
 }
 

@@ -16,7 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { KILL = -1, SHORT = -2, END = -3 }; /* effects that are no errno */
+enum { KILL = -1, SHORT = -2, END = -3, WAIT = -4 }; /* effects that are no errno */
 
 /* What a call does to a file. */
 enum kind { CHANGE, READ };
@@ -25,10 +25,10 @@ static const struct {
   const char* name;
   int effect;
   enum kind kind;
-} effects[] = {{"EIO", EIO, CHANGE},        {"ENOSPC", ENOSPC, CHANGE}, {"EDQUOT", EDQUOT, CHANGE},
-               {"EROFS", EROFS, CHANGE},    {"EINTR", EINTR, CHANGE},   {"KILL", KILL, CHANGE},
-               {"SHORT", SHORT, CHANGE},    {"READ_EIO", EIO, READ},    {"READ_EINTR", EINTR, READ},
-               {"READ_SHORT", SHORT, READ}, {"READ_END", END, READ}};
+} effects[] = {{"EIO", EIO, CHANGE},        {"ENOSPC", ENOSPC, CHANGE},  {"EDQUOT", EDQUOT, CHANGE},
+               {"EROFS", EROFS, CHANGE},    {"EINTR", EINTR, CHANGE},    {"KILL", KILL, CHANGE},
+               {"WAIT", WAIT, CHANGE},      {"SHORT", SHORT, CHANGE},    {"READ_EIO", EIO, READ},
+               {"READ_EINTR", EINTR, READ}, {"READ_SHORT", SHORT, READ}, {"READ_END", END, READ}};
 
 static int armed = 0, effect = 0, at = 0, and_later = 0;
 static enum kind counted = CHANGE;
@@ -81,6 +81,7 @@ static int fate(enum kind kind, const char* function, const char* path) {
   if (log_path != NULL) note(call, function, path);
   if (call != at && !(and_later && call > at)) return 0;
   if (effect == KILL) raise(SIGKILL);
+  if (effect == WAIT) sleep(3);
   return effect;
 }
 

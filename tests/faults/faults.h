@@ -7,11 +7,12 @@
  *   HEARTH_FAULT_CALLS  a file that gets a line for every such call: "<call> <function> <path>"
  *
  * Calls on paths that hold the part are counted from 1. Effects: EIO, ENOSPC, EDQUOT, EROFS (the
- * call fails so), KILL (SIGKILL in its place), EINTR and SHORT (of writes, after
- * which a caller must go on: interrupted, or a part only). These are of calls that change files,
- * and count no others. Of calls that read, which then are counted alone: READ_EIO, READ_EINTR,
- * READ_SHORT, and READ_END (nothing is left, as of a file cut short since). With "<call>+" all
- * later calls fail too. unlink counts with KILL only, since nobody looks at its failure. */
+ * call fails so), KILL (SIGKILL in its place), WAIT (three seconds before it), EINTR and SHORT (of
+ * writes, after which a caller must go on: interrupted, or a part only). These are of calls that
+ * change files, and count no others. Of calls that read, which then are counted alone: READ_EIO,
+ * READ_EINTR, READ_SHORT, and READ_END (nothing is left, as of a file cut short since). With
+ * "<call>+" all later calls fail too. unlink counts with KILL only, since nobody looks at its
+ * failure. */
 #ifndef HEARTH_TESTS_FAULTS_H
 #define HEARTH_TESTS_FAULTS_H
 

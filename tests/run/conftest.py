@@ -15,6 +15,8 @@ from tiny_run import TinyRun, contents, make_tiny_run
 __all__ = ["TinyRun", "contents", "make_tiny_run"]
 
 ROOT = Path(__file__).resolve().parents[2]
+# Loaded before the program, makes calls of the system fail: tests/faults/faults.h.
+FAULTS = os.environ.get("HEARTH_FAULTS", str(ROOT / "build/release/tests/libhearth_faults.so"))
 sys.path.insert(0, str(ROOT / "postprocess"))
 
 from compare import report  # noqa: E402

@@ -18,10 +18,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import Launch, TinyRun, assert_same_run
+from conftest import FAULTS, Launch, TinyRun, assert_same_run
 
-ROOT = Path(__file__).resolve().parents[2]
-FAULTS = os.environ.get("HEARTH_FAULTS", str(ROOT / "build/release/tests/libhearth_faults.so"))
 REQUEUE = 75
 STEPS = 3
 EVERY_STEP = (f"--run.steps={STEPS}", "--checkpoint.every_steps=1", "--checkpoint.keep=2")

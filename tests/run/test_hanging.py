@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Launch, TinyRun
+from conftest import FAULTS, Launch, TinyRun
 
 Command = Callable[[int], list[str]]
 TIMEOUT_S = 3.0
@@ -54,10 +54,13 @@ def rank_number(pid: int) -> int:
 
 
 @contextmanager
-def running(command: Command, ranks: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    command: Command, ranks: int, *arguments: str, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """The program at work; whatever is left of it is killed in the end, stopped ranks too."""
     process = subprocess.Popen(
         [*command(ranks), *arguments],
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -121,6 +124,26 @@ def test_stopped_rank(
     assert again.returncode == 75, again.stderr
     assert "resumed from" in again.stderr
     assert not (tiny.output / "heartbeat").exists()
+
+
+def test_stopped_before_the_watch(command: Command, tiny: TinyRun) -> None:
+    """A rank that the first one, which is at the lock, waits for when it begins to watch."""
+    fault = {
+        "LD_PRELOAD": FAULTS,
+        "HEARTH_FAULT": f"WAIT 1 {tiny.output}/lock",
+        "HEARTH_FAULT_RANK": "0",
+    }
+    with running(command, 2, "train", str(tiny.deck), *LONG, **fault) as process:
+        limit = time.monotonic() + PATIENCE_S
+        while not tiny.output.exists():
+            assert time.monotonic() < limit
+        time.sleep(1)  # for the other to come to where it waits for the lock
+        assert not (tiny.output / "lock").exists()
+        os.kill(ranks_of(process)[1], signal.SIGSTOP)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 1, stderr
+        (error,) = errors(stderr)
+        assert error.startswith("hearth: rank 1 (which never came so far) has been silent for ")
 
 
 def test_stopped_while_it_starts(command: Command, tiny: TinyRun) -> None:

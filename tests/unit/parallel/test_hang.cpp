@@ -80,6 +80,17 @@ TEST_CASE("a stopped rank is named by the lowest other one") {
   }
 }
 
+TEST_CASE("a rank that never came is named without a process") {
+  Ranks ranks(2);
+  ranks.stop(1);
+  ranks.at(1) = Heartbeat();
+  const auto [speaker, why] = ranks.outcome();
+  CHECK(speaker == 0);
+  CHECK(why ==
+        "rank 1 (which never came so far) has been silent for 60 s in the start of the run; "
+        "ended by run.hang_timeout_s = 60");
+}
+
 TEST_CASE("several stopped ranks are counted, and the one left speaks") {
   Ranks ranks(4);
   for (const int rank : {0, 1, 3}) ranks.stop(rank);
