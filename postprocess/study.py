@@ -221,6 +221,10 @@ def matched_steps(runs: Sequence[Run], reference: str) -> list[tuple[str, int, i
     return found
 
 
+def _or_dash(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
+
+
 def table_lines(table: Mapping[str, Mapping[int, Run]], of_token: Mapping[str, float]) -> list[str]:
     """Markdown: a row for each variant."""
     header = (
@@ -249,10 +253,10 @@ def table_lines(table: Mapping[str, Mapping[int, Run]], of_token: Mapping[str, f
             str(over(lambda r: mean_loss(r.held_out))),
             str(over(lambda r: bits_per_byte(r.losses, of_token))),
             str(over(lambda r: bits_per_byte(r.held_out, of_token))),
-            f"{np.mean([r.flops for r in runs]):.3g}",
+            f"{np.mean([r.flops for r in runs]):.2e}",
             f"{np.mean([r.experts_per_token for r in runs]):.2f}",
             f"{100 * np.mean([r.dropped for r in runs]):.1f} %",
-            f"{np.mean([r.specialisation for r in runs]):.3f}",
+            _or_dash(float(np.mean([r.specialisation for r in runs]))),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -297,8 +301,7 @@ def statements(table: Mapping[str, Mapping[int, Run]], reference: str) -> list[s
 
 
 def figure(table: Mapping[str, Mapping[int, Run]], of_token: Mapping[str, float]) -> figures.Figure:
-    """Trained against held-out domains, an error bar over seeds in each direction."""
-    chart, axes = figures.plt.subplots(figsize=(7, 5))
+    """A row for each variant: its seeds, their mean and its interval, in both kinds of domains."""
     known = all(
         math.isfinite(bits_per_byte({**run.losses, **run.held_out}, of_token))
         for by_seed in table.values()
@@ -308,24 +311,32 @@ def figure(table: Mapping[str, Mapping[int, Run]], of_token: Mapping[str, float]
     def measure(by_source: Mapping[str, float]) -> float:
         return bits_per_byte(by_source, of_token) if known else mean_loss(by_source)
 
-    unit = "bits per byte" if known else "nats per token"
-    for number, (variant, by_seed) in enumerate(table.items()):
-        inside = interval([measure(run.losses) for run in by_seed.values()])
-        outside = interval([measure(run.held_out) for run in by_seed.values()])
-        axes.errorbar(
-            inside.mean,
-            outside.mean,
-            xerr=inside.half_width if math.isfinite(inside.half_width) else None,
-            yerr=outside.half_width if math.isfinite(outside.half_width) else None,
-            fmt="osD^v<>Pp*h"[number % 11],
-            color=figures.COLOURS[number % len(figures.COLOURS)],
-            capsize=3,
-            label=variant,
-        )
-    axes.set_xlabel(f"trained domains, {unit}")
-    axes.set_ylabel(f"held-out domains, {unit}")
-    axes.set_title("Loss after training; bars: 95 % intervals over seeds")
-    axes.legend(loc="best", fontsize="small")
+    chart, both = figures.plt.subplots(1, 2, sharey=True, figsize=(9, 1.4 + 0.35 * len(table)))
+    sides = (
+        ("trained domains", lambda run: run.losses),
+        ("held-out domains", lambda run: run.held_out),
+    )
+    for axes, (title, losses) in zip(both, sides):
+        for row, by_seed in enumerate(table.values()):
+            values = [measure(losses(run)) for run in by_seed.values()]
+            over = interval(values)
+            axes.plot(values, [row] * len(values), "|", color="0.5", markersize=9)
+            axes.errorbar(
+                over.mean,
+                row,
+                xerr=over.half_width if math.isfinite(over.half_width) else None,
+                fmt="o",
+                color=figures.COLOURS[0],
+                capsize=3,
+            )
+        axes.set_xlabel(f"{title}, {'bits per byte' if known else 'nats per token'}")
+        axes.grid(axis="y", linewidth=0.5)
+    both[0].set_yticks(range(len(table)), list(table))
+    both[0].invert_yaxis()
+    chart.suptitle(
+        "Loss after training: seeds, their mean, and its 95 % interval", x=0.01, ha="left",
+        fontsize="medium",
+    )  # fmt: skip
     return chart
 
 
