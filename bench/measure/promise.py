@@ -28,23 +28,16 @@ def measure(setting: Setting) -> None:
 
 
 def _steps(setting: Setting, case: Steps) -> None:
-    name = steps.name_of(setting, case)
-    prefix = None
-    with setting.turn(f"promise: {name}: data"):
-        prefix = steps.data_set(setting, case)
-        flops = setting.hearth.flops_per_token(case.deck, setting.plan.length)
-    if prefix is None:
+    ready = steps.prepared(setting, "promise", case)
+    if ready is None:
         return
-    tokens = case.sequences * setting.plan.length
-    found = setting.results.case(
-        "promise", name, setting.options.threads, tokens=tokens, flops=tokens * flops
-    )
+    found, prefix = ready
     for turn in setting.rounds(case.rounds):
         for kind in setting.options.types:
             given = steps.overrides(setting, case, kind, prefix, case.sequences)
             for reproducible in (True, False):
                 entry = found.entry(HEARTH, variant_of(kind, reproducible))
-                with setting.turn(f"promise: {name}: round {turn + 1}: {entry.name}", entry):
+                with setting.turn(f"promise: {found.name}: round {turn + 1}: {entry.name}", entry):
                     steps.train(setting, case, entry, [*given, _switch(reproducible)])
 
 

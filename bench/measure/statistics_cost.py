@@ -21,21 +21,16 @@ def variant_of(kind: str, which: str) -> str:
 
 def measure(setting: Setting) -> None:
     case = setting.plan.statistics_steps
-    name = steps.name_of(setting, case)
-    prefix = None
-    with setting.turn(f"statistics: {name}: data"):
-        prefix = steps.data_set(setting, case)
-        flops = setting.hearth.flops_per_token(case.deck, setting.plan.length)
-    if prefix is None:
+    ready = steps.prepared(setting, "statistics", case)
+    if ready is None:
         return
-    tokens = case.sequences * setting.plan.length
-    found = setting.results.case(
-        "statistics", name, setting.options.threads, tokens=tokens, flops=tokens * flops
-    )
+    found, prefix = ready
     for turn in setting.rounds(case.rounds):
         for kind in setting.options.types:
             given = steps.overrides(setting, case, kind, prefix, case.sequences)
             for which, switches in SWITCHES.items():
                 entry = found.entry(HEARTH, variant_of(kind, which))
-                with setting.turn(f"statistics: {name}: round {turn + 1}: {entry.name}", entry):
+                with setting.turn(
+                    f"statistics: {found.name}: round {turn + 1}: {entry.name}", entry
+                ):
                     steps.train(setting, case, entry, [*given, *switches])

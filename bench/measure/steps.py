@@ -8,7 +8,7 @@ from measure import tokens, trial
 from measure.hearth import Training
 from measure.plan import Steps, label
 from measure.progress import say
-from measure.results import HEARTH, PYTORCH, Entry
+from measure.results import HEARTH, PYTORCH, Case, Entry
 from measure.setting import Setting
 
 
@@ -31,6 +31,18 @@ def data_set(setting: Setting, steps: Steps) -> Path:
     vocabulary = int(setting.hearth.check(steps.deck)["model.vocabulary"])
     tokens.write_zipf(prefix, vocabulary, samples * setting.plan.length + 1)
     return prefix
+
+
+def prepared(setting: Setting, section: str, steps: Steps) -> tuple[Case, Path] | None:
+    """The section's case of these steps, and tokens for it; None where they cannot be made."""
+    name = name_of(setting, steps)
+    with setting.turn(f"{section}: {name}: data"):
+        prefix = data_set(setting, steps)
+        tokens = steps.sequences * setting.plan.length
+        flops = tokens * setting.hearth.flops_per_token(steps.deck, setting.plan.length)
+        threads = setting.options.threads
+        return setting.results.case(section, name, threads, tokens=tokens, flops=flops), prefix
+    return None  # the turn has failed, and said so
 
 
 def overrides(setting: Setting, steps: Steps, kind: str, prefix: Path, cell: int) -> list[str]:
