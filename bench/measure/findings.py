@@ -73,7 +73,7 @@ def _statistics(setting: Setting) -> Iterator[Finding]:
             continue
         for kind in setting.options.types:
             whole, least = (
-                case.of(HEARTH, statistics_cost.variant_of(kind, which))
+                case.of(HEARTH, steps.variant_of(kind, which))
                 for which in (statistics_cost.ALL, statistics_cost.LEAST)
             )
             if whole:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from measure import steps
-from measure.plan import Piece, Steps, label
+from measure.plan import Piece, label
 from measure.progress import say
 from measure.results import HEARTH
 from measure.setting import Setting
 
+WAYS = {True: "", False: "plain sums"}  # by run.reproducible
 ROUTING = "MoE layer, balanced"  # of hearth-bench: the same work in every pass
 
 
 def variant_of(kind: str, reproducible: bool) -> str:
-    return kind if reproducible else f"{kind} plain sums"
+    return steps.variant_of(kind, WAYS[reproducible])
 
 
 def name_of_layer(setting: Setting, piece: Piece, sequences: int) -> str:
@@ -21,24 +22,10 @@ def name_of_layer(setting: Setting, piece: Piece, sequences: int) -> str:
 
 def measure(setting: Setting) -> None:
     for case in setting.plan.promise_steps:
-        _steps(setting, case)
+        steps.in_turns(setting, "promise", case, {way: [_switch(on)] for on, way in WAYS.items()})
     for piece in setting.plan.promise_layers:
         for sequences in setting.plan.promise_cells:
             _layer(setting, piece, sequences)
-
-
-def _steps(setting: Setting, case: Steps) -> None:
-    ready = steps.prepared(setting, "promise", case)
-    if ready is None:
-        return
-    found, prefix = ready
-    for turn in setting.rounds(case.rounds):
-        for kind in setting.options.types:
-            given = steps.overrides(setting, case, kind, prefix, case.sequences)
-            for reproducible in (True, False):
-                entry = found.entry(HEARTH, variant_of(kind, reproducible))
-                with setting.turn(f"promise: {found.name}: round {turn + 1}: {entry.name}", entry):
-                    steps.train(setting, case, entry, [*given, _switch(reproducible)])
 
 
 def _layer(setting: Setting, piece: Piece, sequences: int) -> None:

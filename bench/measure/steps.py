@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from measure import tokens, trial
 from measure.hearth import Training
 from measure.plan import Steps, label
 from measure.progress import say
-from measure.results import HEARTH, PYTORCH, Case, Entry
+from measure.results import HEARTH, PYTORCH, Entry
 from measure.setting import Setting
 
 
@@ -31,18 +32,6 @@ def data_set(setting: Setting, steps: Steps) -> Path:
     vocabulary = int(setting.hearth.check(steps.deck)["model.vocabulary"])
     tokens.write_zipf(prefix, vocabulary, samples * setting.plan.length + 1)
     return prefix
-
-
-def prepared(setting: Setting, section: str, steps: Steps) -> tuple[Case, Path] | None:
-    """The section's case of these steps, and tokens for it; None where they cannot be made."""
-    name = name_of(setting, steps)
-    with setting.turn(f"{section}: {name}: data"):
-        prefix = data_set(setting, steps)
-        tokens = steps.sequences * setting.plan.length
-        flops = tokens * setting.hearth.flops_per_token(steps.deck, setting.plan.length)
-        threads = setting.options.threads
-        return setting.results.case(section, name, threads, tokens=tokens, flops=flops), prefix
-    return None  # the turn has failed, and said so
 
 
 def overrides(setting: Setting, steps: Steps, kind: str, prefix: Path, cell: int) -> list[str]:
@@ -85,6 +74,35 @@ def _add_phases(entry: Entry, done: Training) -> None:
     for name, seconds in done.phase_s.items():
         phases[name] = phases.get(name, 0.0) + seconds
     entry.details["all_steps_s"] = entry.details.get("all_steps_s", 0.0) + sum(done.step_s)
+
+
+def variant_of(kind: str, way: str) -> str:
+    """Of a compute type, trained in a way that has a name; "" for none."""
+    return f"{kind} {way}".rstrip()
+
+
+def in_turns(
+    setting: Setting, section: str, steps: Steps, ways: Mapping[str, Sequence[str]]
+) -> None:
+    """Hearth alone, trained in every way: options of the command line, by the way's name."""
+    name = name_of(setting, steps)
+    prefix = None
+    with setting.turn(f"{section}: {name}: data"):
+        prefix = data_set(setting, steps)
+        flops = setting.hearth.flops_per_token(steps.deck, setting.plan.length)
+    if prefix is None:
+        return
+    tokens = steps.sequences * setting.plan.length
+    found = setting.results.case(
+        section, name, setting.options.threads, tokens=tokens, flops=tokens * flops
+    )
+    for turn in setting.rounds(steps.rounds):
+        for kind in setting.options.types:
+            given = overrides(setting, steps, kind, prefix, steps.sequences)
+            for way, switches in ways.items():
+                entry = found.entry(HEARTH, variant_of(kind, way))
+                with setting.turn(f"{section}: {name}: round {turn + 1}: {entry.name}", entry):
+                    train(setting, steps, entry, [*given, *switches])
 
 
 def _case(setting: Setting, steps: Steps, variants: list[str]) -> list[str]:

@@ -81,7 +81,7 @@ static int fate(enum kind kind, const char* function, const char* path) {
   if (log_path != NULL) note(call, function, path);
   if (call != at && !(and_later && call > at)) return 0;
   if (effect == KILL) raise(SIGKILL);
-  if (effect == WAIT) sleep(3);
+  if (effect == WAIT) sleep(6);
   return effect;
 }
 

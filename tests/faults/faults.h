@@ -7,7 +7,7 @@
  *   HEARTH_FAULT_CALLS  a file that gets a line for every such call: "<call> <function> <path>"
  *
  * Calls on paths that hold the part are counted from 1. Effects: EIO, ENOSPC, EDQUOT, EROFS (the
- * call fails so), KILL (SIGKILL in its place), WAIT (three seconds before it), EINTR and SHORT (of
+ * call fails so), KILL (SIGKILL in its place), WAIT (six seconds before it), EINTR and SHORT (of
  * writes, after which a caller must go on: interrupted, or a part only). These are of calls that
  * change files, and count no others. Of calls that read, which then are counted alone: READ_EIO,
  * READ_EINTR, READ_SHORT, and READ_END (nothing is left, as of a file cut short since). With
