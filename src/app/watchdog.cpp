@@ -1,12 +1,13 @@
 #include "app/watchdog.hpp"
 
-#include <sys/syscall.h>
+#include <poll.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <csignal>
-#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <optional>
@@ -46,10 +47,14 @@ void copy_text(const char* from, char* to, std::size_t size) {
   std::strncpy(to, from, size - 1);
 }
 
-// How long the main thread has not moved. Time that this thread itself does not see, because the
-// process was suspended or the machine is overloaded, does not count.
+// How long the main thread has not moved, and how long it has not used its processor. Time that
+// this thread itself does not see, because the process was suspended or the machine is overloaded,
+// does not count.
 class Silence {
  public:
+  // `main_thread_time`: a clock that runs while the main thread does.
+  explicit Silence(clockid_t main_thread_time) : main_thread_time_(main_thread_time) {}
+
   // Returns the seconds since the last call that count.
   double update(const Pulse::Reading& now, double most_s) {
     const Clock::time_point time = Clock::now();
@@ -64,14 +69,22 @@ class Silence {
       bytes_ = bytes;
     }
     seconds_ = moved ? 0 : seconds_ + elapsed_s;
+    timespec used{};
+    clock_gettime(main_thread_time_, &used);
+    const bool ran = used.tv_sec != used_.tv_sec || used.tv_nsec != used_.tv_nsec;
+    used_ = used;
+    asleep_s_ = ran ? 0 : asleep_s_ + elapsed_s;
     return elapsed_s;
   }
   [[nodiscard]] double seconds() const { return seconds_; }
+  [[nodiscard]] double asleep_s() const { return asleep_s_; }
 
  private:
+  clockid_t main_thread_time_;
   Clock::time_point time_ = Clock::now();
   std::int64_t beats_ = -1, bytes_ = -1;
-  double seconds_ = 0;
+  timespec used_{};
+  double seconds_ = 0, asleep_s_ = 0;
 };
 
 // Who this process is and where its main thread is, before the first tick.
@@ -82,6 +95,15 @@ Heartbeat first_heartbeat(const Pulse::Reading& now) {
   heartbeat.step = now.step;
   copy_text(now.phase.name, heartbeat.phase, sizeof heartbeat.phase);
   return heartbeat;
+}
+
+// Not through stdio, whose lock the main thread holds if it stands still in the midst of a line;
+// and not where that is because nobody reads.
+void say(const std::string& line) {
+  pollfd standard_error{STDERR_FILENO, POLLOUT, 0};
+  if (poll(&standard_error, 1, 1000) != 1) return;
+  const std::string all = text("hearth: ", line, "\n");
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, all.data(), all.size());
 }
 
 [[noreturn]] void end_process() {
@@ -118,7 +140,9 @@ void Watchdog::start() {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  thread_ = std::thread([this] { watch(); });
+  clockid_t main_thread_time = CLOCK_MONOTONIC;  // where it has none, it counts as awake
+  pthread_getcpuclockid(pthread_self(), &main_thread_time);
+  thread_ = std::thread([this, main_thread_time] { watch(main_thread_time); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
@@ -132,10 +156,10 @@ void Watchdog::stop() {
   thread_.join();
 }
 
-void Watchdog::watch() {
+void Watchdog::watch(clockid_t main_thread_time) {
   const double period = period_s(timeout_s_), patience = patience_s(timeout_s_);
   Heartbeat mine = first_heartbeat(pulse_->read());
-  Silence silence;
+  Silence silence(main_thread_time);
   std::optional<HangJudge> judge;
   std::vector<Heartbeat> all;
   std::unique_lock lock(mutex_);
@@ -144,6 +168,7 @@ void Watchdog::watch() {
     const double elapsed_s = silence.update(now, 2 * period);
     ++mine.ticks;
     mine.silent_ms = static_cast<std::int64_t>(1e3 * silence.seconds());
+    mine.asleep_ms = static_cast<std::int64_t>(1e3 * silence.asleep_s());
     mine.collectives = now.collectives;
     mine.waiting = now.waiting ? 1 : 0;
     mine.step = now.step;
@@ -157,18 +182,16 @@ void Watchdog::watch() {
     if (!judge) judge.emplace(rank_, timeout_s_, patience);
     if (!written || !file_.read(all)) {
       if (silence.seconds() < timeout_s_ + patience) continue;
-      std::fprintf(stderr,
-                   "hearth: rank %d (%s, process %lld) has made no progress for %.0f s in phase "
-                   "\"%s\" of step %lld, and %s cannot be read and written; ended by "
-                   "run.hang_timeout_s = %g\n",
-                   rank_, mine.host, static_cast<long long>(mine.process), silence.seconds(),
-                   mine.phase, static_cast<long long>(mine.step), file_.path().c_str(), timeout_s_);
+      say(text("rank ", rank_, " (", mine.host, ", process ", mine.process,
+               ") has made no progress for ", std::lround(silence.seconds()), " s in phase \"",
+               mine.phase, "\" of step ", mine.step, ", and ", file_.path(),
+               " cannot be read and written; ended by run.hang_timeout_s = ", timeout_s_));
       end_process();
     }
     const HangVerdict verdict = judge->look(all, elapsed_s);
     if (verdict.act == HangVerdict::Act::wait) continue;
     if (verdict.act == HangVerdict::Act::speak) {
-      std::fprintf(stderr, "hearth: %s\n", verdict.why.c_str());
+      say(verdict.why);
       mine.over = 1;
       (void)file_.write(rank_, mine);
     }

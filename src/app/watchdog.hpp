@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <ctime>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -27,7 +28,7 @@ class Watchdog {
  private:
   void start();
   void stop();
-  void watch();
+  void watch(clockid_t main_thread_time);
 
   int rank_;
   std::shared_ptr<Pulse> pulse_;

@@ -26,22 +26,30 @@ std::string name_of(int rank, const Heartbeat& heartbeat) {
 
 }  // namespace
 
+bool HangJudge::asleep(const Heartbeat& rank) const {
+  return seconds(rank.asleep_ms) >= timeout_s_ / 2;
+}
+
 // The ranks that the others wait for; empty: none, all wait alike.
 std::vector<int> HangJudge::behind(const std::vector<Heartbeat>& now) const {
-  std::vector<int> stopped, last, computing;
+  std::vector<int> stopped, last, computing, sleeping;
   std::int64_t fewest = now[0].collectives;
   for (const Heartbeat& rank : now) fewest = std::min(fewest, rank.collectives);
   for (int rank = 0; rank < static_cast<int>(now.size()); ++rank) {
     const auto r = static_cast<std::size_t>(rank);
     if (!ticks(r)) stopped.push_back(rank);
     // Ranks enter the same operations in the same order: who has entered fewest keeps the others
-    // waiting, most of all one that is in none.
+    // waiting, most of all one that is in none. Who waits for messages looks for them again and
+    // again; a main thread that does not even do that stands still inside the operation.
     if (now[r].collectives > fewest) continue;
     last.push_back(rank);
     if (now[r].waiting == 0) computing.push_back(rank);
+    if (asleep(now[r])) sleeping.push_back(rank);
   }
   if (!stopped.empty()) return stopped;
-  const std::vector<int>& found = computing.empty() ? last : computing;
+  const std::vector<int>& found = !computing.empty()  ? computing
+                                  : !sleeping.empty() ? sleeping
+                                                      : last;
   const bool alike = now.size() > 1 && found.size() == now.size();
   return alike ? std::vector<int>() : found;
 }
@@ -89,6 +97,7 @@ HangVerdict HangJudge::look(const std::vector<Heartbeat>& now, double elapsed_s)
     why = text(name_of(blamed[0], now[worst]),
                ticks(worst) ? " has made no progress for " : " has been silent for ",
                std::lround(silent_s), " s in ", place_of(now[worst]));
+    if (ticks(worst) && asleep(now[worst])) why += ", its main thread asleep";
     if (blamed.size() > 1) why += text(", and ", blamed.size() - 1, " more ranks");
   }
   return {Act::speak, why + text("; ended by run.hang_timeout_s = ", timeout_s_)};

@@ -13,6 +13,7 @@ namespace hearth {
 struct Heartbeat {
   std::int64_t ticks = 0;        // signs so far
   std::int64_t silent_ms = 0;    // since the main thread last moved, by this rank's clock
+  std::int64_t asleep_ms = 0;    // since the main thread last used its processor
   std::int64_t collectives = 0;  // collective operations entered by the main thread
   std::int64_t waiting = 0;      // 1: it is inside the last of them
   std::int64_t step = 0;         // at work on it; 0: before the first
@@ -46,6 +47,7 @@ class HangJudge {
 
  private:
   [[nodiscard]] bool ticks(std::size_t rank) const { return still_s_[rank] < patience_s_; }
+  [[nodiscard]] bool asleep(const Heartbeat& rank) const;
   [[nodiscard]] std::vector<int> behind(const std::vector<Heartbeat>& now) const;
 
   int rank_;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from conftest import FAULTS, Launch, TinyRun
 Command = Callable[[int], list[str]]
 TIMEOUT_S = 3.0
 TICK_S = TIMEOUT_S / 20  # docs/architecture.md
-SLACK_S = 4.0  # on a busy machine, with the launcher's own time to end the ranks
+SLACK_S = 10.0  # on a busy machine, with the launcher's own time to end the ranks
 PATIENCE_S = 60.0
 LONG = ("--run.steps=100000", "--checkpoint.every_steps=20", f"--run.hang_timeout_s={TIMEOUT_S}")
 
@@ -113,7 +114,7 @@ def test_stopped_rank(
         (error,) = errors(stderr)
         found = re.fullmatch(
             rf"hearth: rank {stopped} \(\S+, process {pids[stopped]}\) has been silent for "
-            rf"[3-9] s in phase \"[a-z -]+\" of step [1-9]\d*; ended by run.hang_timeout_s = 3",
+            rf"\d+ s in phase \"[a-z -]+\" of step [1-9]\d*; ended by run.hang_timeout_s = 3",
             error,
         )
         assert found, error
@@ -239,6 +240,19 @@ def await_end_of_traced(thread: int) -> None:
         time.sleep(0.02)
 
 
+def test_standard_error_that_nobody_reads(hearth: str, tiny: TinyRun) -> None:
+    """The main thread stands still inside a line: the watch can say nothing, but ends the run."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)  # some 50 steps
+    with subprocess.Popen([hearth, "train", str(tiny.deck), *LONG], stderr=writer) as process:
+        os.close(writer)
+        try:
+            assert process.wait(timeout=PATIENCE_S) == 1
+        finally:
+            process.kill()
+            os.close(reader)
+
+
 @pytest.mark.parametrize(("ranks", "stuck"), [(1, 0), (2, 0), (3, 1)])
 def test_main_thread_that_does_not_move(
     command: Command, tiny: TinyRun, ranks: int, stuck: int
@@ -252,8 +266,10 @@ def test_main_thread_that_does_not_move(
         _, stderr = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1, stderr
         (error,) = errors(stderr)
-        start = (
-            rf"hearth: rank {stuck} \(\S+, process {pids[stuck]}\) has made no progress for [3-9] s"
+        found = re.fullmatch(
+            rf"hearth: rank {stuck} \(\S+, process {pids[stuck]}\) has made no progress for \d+ s "
+            rf"in phase \"[a-z -]+\" of step [1-9]\d*, its main thread asleep; "
+            rf"ended by run.hang_timeout_s = 3",
+            error,
         )
-        # Frozen inside a collective operation it cannot be told from one that waits there.
-        assert re.match(rf"{start}|hearth: all ranks have waited for [3-9] s", error), error
+        assert found, error

@@ -114,6 +114,27 @@ TEST_CASE("a rank that spins is the one that has not come to the others' collect
                       "\"experts\" of step 7"));
 }
 
+TEST_CASE("among ranks inside one operation it is the one whose main thread does nothing") {
+  Ranks ranks(3);
+  ranks.at(1).asleep_ms = 58'000;
+  ranks.at(2).collectives = 51;  // had all that it needed from the others
+  const auto [speaker, why] = ranks.outcome();
+  CHECK(speaker == 0);
+  CHECK(
+      why ==
+      "rank 1 (node1, process 101) has made no progress for 60 s in phase \"exchange\" of step 7, "
+      "its main thread asleep; ended by run.hang_timeout_s = 60");
+
+  // One that waits without looking for its messages all the time is not told from that, but a rank
+  // that computes is.
+  Ranks others(3);
+  for (const int rank : {0, 1, 2}) others.at(rank).asleep_ms = 58'000;
+  CHECK(others.outcome().second.starts_with("all ranks have waited for 60 s"));
+  others.at(2).waiting = 0;
+  others.at(2).asleep_ms = 0;
+  CHECK(others.outcome().second.starts_with("rank 2 "));
+}
+
 TEST_CASE("a rank alone speaks of itself") {
   Ranks ranks(1);
   ranks.at(0).waiting = 0;
