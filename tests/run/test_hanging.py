@@ -9,18 +9,17 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import FAULTS, Launch, TinyRun
+from running_program import PATIENCE_S, ranks_of, running, wait_for
 
 Command = Callable[[int], list[str]]
 TIMEOUT_S = 3.0
 TICK_S = TIMEOUT_S / 20  # docs/architecture.md
 SLACK_S = 10.0  # on a busy machine, with the launcher's own time to end the ranks
-PATIENCE_S = 60.0
 LONG = ("--run.steps=100000", "--checkpoint.every_steps=20", f"--run.hang_timeout_s={TIMEOUT_S}")
 
 
@@ -41,55 +40,9 @@ def assert_ended(pids: list[int]) -> None:
         time.sleep(0.02)
 
 
-def ranks_of(mpirun: subprocess.Popen[str]) -> list[int]:
-    """Process ids of the ranks that an mpirun has started, in their order."""
-    children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children").read_text().split()
-    return sorted((int(pid) for pid in children), key=rank_number)
-
-
-def rank_number(pid: int) -> int:
-    """A process's rank, from the environment that its launcher gave it; -1: not yet."""
-    environment = Path(f"/proc/{pid}/environ").read_bytes()
-    found = re.search(rb"\0OMPI_COMM_WORLD_RANK=(\d+)", environment)
-    return int(found[1]) if found else -1
-
-
-@contextmanager
-def running(
-    command: Command, ranks: int, *arguments: str, **environment: str
-) -> Iterator[subprocess.Popen[str]]:
-    """The program at work; whatever is left of it is killed in the end, stopped ranks too."""
-    process = subprocess.Popen(
-        [*command(ranks), *arguments],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    pids: list[int] = []
-    try:
-        limit = time.monotonic() + PATIENCE_S
-        while [rank_number(pid) for pid in pids] != list(range(ranks)):
-            assert time.monotonic() < limit
-            time.sleep(0.02)
-            pids = ranks_of(process)
-        yield process
-    finally:
-        for pid in pids:
-            if alive(pid):
-                os.kill(pid, signal.SIGKILL)
-        if process.poll() is None:
-            process.kill()
-        process.communicate(timeout=PATIENCE_S)
-
-
 def wait_for_checkpoint(output: Path, process: subprocess.Popen[str]) -> None:
     """Waits until the run has a checkpoint to resume from."""
-    limit = time.monotonic() + PATIENCE_S
-    while not list((output / "checkpoints").glob("step_*.h5")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < limit
-        time.sleep(0.02)
+    wait_for(lambda: list((output / "checkpoints").glob("step_*.h5")), process)
 
 
 def errors(stderr: str) -> list[str]:
@@ -101,10 +54,10 @@ def errors(stderr: str) -> list[str]:
 def test_stopped_rank(
     command: Command, launch: Launch, tiny: TinyRun, ranks: int, stopped: int
 ) -> None:
-    with running(command, ranks, "train", str(tiny.deck), *LONG) as process:
+    with running([*command(ranks), "train", str(tiny.deck), *LONG]) as process:
         wait_for_checkpoint(tiny.output, process)
         time.sleep(2 * TICK_S)  # what a rank last said of itself may be as old as a tick
-        pids = ranks_of(process)
+        pids = ranks_of(process, ranks)
         start = time.monotonic()
         os.kill(pids[stopped], signal.SIGSTOP)
         _, stderr = process.communicate(timeout=PATIENCE_S)
@@ -134,13 +87,11 @@ def test_stopped_before_the_watch(command: Command, tiny: TinyRun) -> None:
         "HEARTH_FAULT": f"WAIT 1 {tiny.output}/lock",
         "HEARTH_FAULT_RANK": "0",
     }
-    with running(command, 2, "train", str(tiny.deck), *LONG, **fault) as process:
-        limit = time.monotonic() + PATIENCE_S
-        while not tiny.output.exists():
-            assert time.monotonic() < limit
+    with running([*command(2), "train", str(tiny.deck), *LONG], **fault) as process:
+        wait_for(tiny.output.exists, process)
         time.sleep(1)  # for the other to come to where it waits for the lock
         assert not (tiny.output / "lock").exists()
-        os.kill(ranks_of(process)[1], signal.SIGSTOP)
+        os.kill(ranks_of(process, 2)[1], signal.SIGSTOP)
         _, stderr = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1, stderr
         (error,) = errors(stderr)
@@ -149,11 +100,9 @@ def test_stopped_before_the_watch(command: Command, tiny: TinyRun) -> None:
 
 def test_stopped_while_it_starts(command: Command, tiny: TinyRun) -> None:
     """A rank that never comes to the first step."""
-    with running(command, 2, "train", str(tiny.deck), *LONG) as process:
-        limit = time.monotonic() + PATIENCE_S
-        while not (tiny.output / "heartbeat").exists():
-            assert time.monotonic() < limit
-        os.kill(ranks_of(process)[1], signal.SIGSTOP)
+    with running([*command(2), "train", str(tiny.deck), *LONG]) as process:
+        wait_for((tiny.output / "heartbeat").exists, process)
+        os.kill(ranks_of(process, 2)[1], signal.SIGSTOP)
         _, stderr = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1, stderr
         (error,) = errors(stderr)
@@ -161,9 +110,9 @@ def test_stopped_while_it_starts(command: Command, tiny: TinyRun) -> None:
 
 
 def test_pause_shorter_than_the_time_out(command: Command, tiny: TinyRun) -> None:
-    with running(command, 2, "train", str(tiny.deck), *LONG) as process:
+    with running([*command(2), "train", str(tiny.deck), *LONG]) as process:
         wait_for_checkpoint(tiny.output, process)
-        pids = ranks_of(process)
+        pids = ranks_of(process, 2)
         os.kill(pids[1], signal.SIGSTOP)
         time.sleep(0.5 * TIMEOUT_S)
         os.kill(pids[1], signal.SIGCONT)
@@ -177,9 +126,9 @@ def test_pause_shorter_than_the_time_out(command: Command, tiny: TinyRun) -> Non
 
 def test_whole_run_suspended(command: Command, tiny: TinyRun) -> None:
     """As a scheduler does it: the time does not count."""
-    with running(command, 2, "train", str(tiny.deck), *LONG) as process:
+    with running([*command(2), "train", str(tiny.deck), *LONG]) as process:
         wait_for_checkpoint(tiny.output, process)
-        pids = ranks_of(process)
+        pids = ranks_of(process, 2)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         time.sleep(2 * TIMEOUT_S)
@@ -193,21 +142,20 @@ def test_whole_run_suspended(command: Command, tiny: TinyRun) -> None:
 
 
 def test_time_out_of_zero_waits(command: Command, tiny: TinyRun) -> None:
-    with running(
-        command, 2, "train", str(tiny.deck), *LONG[:2], "--run.hang_timeout_s=0"
-    ) as process:
+    never = "--run.hang_timeout_s=0"
+    with running([*command(2), "train", str(tiny.deck), *LONG[:2], never]) as process:
         wait_for_checkpoint(tiny.output, process)
         assert not (tiny.output / "heartbeat").exists()
-        os.kill(ranks_of(process)[1], signal.SIGSTOP)
+        os.kill(ranks_of(process, 2)[1], signal.SIGSTOP)
         time.sleep(2 * TIMEOUT_S)
         assert process.poll() is None
 
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_killed_rank(command: Command, launch: Launch, tiny: TinyRun, killed: int) -> None:
-    with running(command, 2, "train", str(tiny.deck), *LONG) as process:
+    with running([*command(2), "train", str(tiny.deck), *LONG]) as process:
         wait_for_checkpoint(tiny.output, process)
-        pids = ranks_of(process)
+        pids = ranks_of(process, 2)
         start = time.monotonic()
         os.kill(pids[killed], signal.SIGKILL)
         _, stderr = process.communicate(timeout=PATIENCE_S)
@@ -258,9 +206,9 @@ def test_main_thread_that_does_not_move(
     command: Command, tiny: TinyRun, ranks: int, stuck: int
 ) -> None:
     """The process lives and gives signs of it, but the work stands still."""
-    with running(command, ranks, "train", str(tiny.deck), *LONG) as process:
+    with running([*command(ranks), "train", str(tiny.deck), *LONG]) as process:
         wait_for_checkpoint(tiny.output, process)
-        pids = ranks_of(process)
+        pids = ranks_of(process, ranks)
         freeze_thread(pids[stuck])  # a process's first thread has its number
         await_end_of_traced(pids[stuck])
         _, stderr = process.communicate(timeout=PATIENCE_S)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Launch, TinyRun, assert_same_run
+from running_program import PATIENCE_S, ranks_of, running, wait_for
 
 REQUEUE = 75
-PATIENCE_S = 60.0
 Command = Callable[[int], list[str]]
 
 # Long enough to be stopped on the way; a checkpoint after each step.
@@ -33,38 +31,6 @@ def steps_done(output: Path) -> int:
     """The step of the newest checkpoint."""
     names = (output / "checkpoints").glob("step_*.h5")
     return max((int(name.stem[5:]) for name in names), default=0)
-
-
-def wait_for(condition: Callable[[], object], running: subprocess.Popen[str]) -> None:
-    """Waits until a running program has come so far."""
-    limit = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert running.poll() is None, running.communicate()[1]
-        assert time.monotonic() < limit, "the program does not get so far"
-        time.sleep(0.02)
-
-
-@contextmanager
-def running(command: Command, ranks: int, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """The program at work on `ranks` ranks; killed if the test leaves it."""
-    process = subprocess.Popen(
-        [*command(ranks), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()  # mpirun then ends its ranks
-            process.communicate(timeout=PATIENCE_S)
-
-
-def ranks_of(mpirun: subprocess.Popen[str]) -> list[int]:
-    """Process ids of the ranks that an mpirun has started."""
-    children = Path(f"/proc/{mpirun.pid}/task/{mpirun.pid}/children")
-    return [int(pid) for pid in children.read_text().split()]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -115,7 +81,7 @@ def test_resume_from_an_older_checkpoint_is_the_new_course(launch: Launch, tiny:
 
 
 def test_signal_to_mpirun(command: Command, launch: Launch, tiny: TinyRun) -> None:
-    with running(command, 2, "train", str(tiny.deck), *LONG) as process:
+    with running([*command(2), "train", str(tiny.deck), *LONG]) as process:
         wait_for(lambda: steps_done(tiny.output) >= 1, process)
         process.send_signal(signal.SIGUSR1)
         _, stderr = process.communicate(timeout=PATIENCE_S)
@@ -139,13 +105,22 @@ def test_a_signal_between_checkpoints_leaves_no_trace(
     long = ("--run.steps=100000", "--run.log_every=1", "--checkpoint.every_steps=20")
     deck = str(tiny.deck)
     logged = tiny.output / "metrics.jsonl"
-    with running(command, 2, "train", deck, *long) as process:
-        wait_for(lambda: logged.exists() and logged.stat().st_size > 0, process)
-        process.send_signal(signal.SIGUSR1)
-        _, stderr = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == REQUEUE, stderr
-    step = steps_done(tiny.output)
-    assert step % 20 != 0, "the signal came at a checkpoint of the deck: run the test again"
+
+    def logged_bytes() -> int:
+        return logged.stat().st_size if logged.exists() else 0
+
+    def step_of_a_signal() -> int:
+        before = logged_bytes()
+        with running([*command(2), "train", deck, *long]) as process:
+            wait_for(lambda: logged_bytes() > before, process)
+            process.send_signal(signal.SIGUSR1)
+            _, stderr = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == REQUEUE, stderr
+        return steps_done(tiny.output)
+
+    step = step_of_a_signal()
+    while step % 20 == 0:  # at a checkpoint of the deck it shows nothing
+        step = step_of_a_signal()
 
     last = (step // 20 + 1) * 20
     whole = tiny.folder / "whole"
@@ -158,7 +133,7 @@ def test_a_signal_between_checkpoints_leaves_no_trace(
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
 def test_signal_to_a_single_process(hearth: str, tiny: TinyRun, number: signal.Signals) -> None:
-    with running(lambda _: [hearth], 1, "train", str(tiny.deck), *LONG) as process:
+    with running([hearth, "train", str(tiny.deck), *LONG]) as process:
         wait_for(lambda: steps_done(tiny.output) >= 1, process)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
@@ -170,7 +145,7 @@ def test_signal_during_the_start(hearth: str, tiny: TinyRun) -> None:
     # A deck in a pipe: the program waits for it before it has read anything.
     pipe = tiny.folder / "pipe.deck"
     os.mkfifo(pipe)
-    with running(lambda _: [hearth], 1, "train", str(pipe), *LONG) as process:
+    with running([hearth, "train", str(pipe), *LONG]) as process:
         ends: list[int] = []
 
         def is_open() -> bool:
@@ -229,9 +204,9 @@ def test_end_of_the_slurm_job_that_is_no_time(launch: Launch, tiny: TinyRun) -> 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killed_rank(command: Command, launch: Launch, tiny: TinyRun, victim: int) -> None:
     deck = str(tiny.deck)
-    with running(command, 2, "train", deck, *LONG) as process:
+    with running([*command(2), "train", deck, *LONG]) as process:
         wait_for(lambda: steps_done(tiny.output) >= 2, process)
-        os.kill(ranks_of(process)[victim], signal.SIGKILL)
+        os.kill(ranks_of(process, 2)[victim], signal.SIGKILL)
         killed = time.monotonic()
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode not in (0, REQUEUE), stderr
@@ -249,7 +224,7 @@ def test_killed_rank(command: Command, launch: Launch, tiny: TinyRun, victim: in
 
 def test_second_writer(command: Command, launch: Launch, tiny: TinyRun) -> None:
     deck = str(tiny.deck)
-    with running(command, 1, "train", deck, *LONG) as process:
+    with running([*command(1), "train", deck, *LONG]) as process:
         wait_for(lambda: steps_done(tiny.output) >= 1, process)
         for ranks in (1, 2):
             second = launch(ranks, "train", deck, *LONG)
