@@ -102,6 +102,16 @@ void count_labelled(const Array1<const int>& half, const Array1<const int>& labe
       AddLabelled{half, label, choice, count, static_cast<Index>(count.extent(0)) / 2, weight});
 }
 
+void count_occurrences(const Array1<const int>& half, const Array1<const int>& label,
+                       const Array2<std::int64_t>& count, std::int64_t weight) {
+  Kokkos::parallel_for(
+      "count_occurrences", Kokkos::RangePolicy<Exec>(0, label.extent(0)),
+      KOKKOS_LAMBDA(const Index t) {
+        const int row = half.extent(0) > 0 ? half(t) : 0;
+        Kokkos::atomic_add(&count(row, label(t)), weight);
+      });
+}
+
 void count_owners(const Array2<const int>& choice, const Array1<const int>& owner, int home,
                   Index layer, const Array2<std::int64_t>& total) {
   const Index tokens = choice.extent(0);

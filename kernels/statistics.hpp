@@ -25,6 +25,12 @@ void count_labelled(const Array1<const int>& half,      // (tokens): 0 or 1
                     const Array2<std::int64_t>& count,  // (2 · labels, experts)
                     std::int64_t weight = 1);
 
+// count[half[t]][label[t]] += `weight`; without halves, of one row, all count as of the first.
+void count_occurrences(const Array1<const int>& half,      // (tokens): 0 or 1, or empty
+                       const Array1<const int>& label,     // (tokens)
+                       const Array2<std::int64_t>& count,  // (1 or 2, labels)
+                       std::int64_t weight = 1);
+
 // total[0][layer] += Σ over tokens of the different owners of their choices; total[1][layer] += the
 // same without `home`. Choices at or beyond owner's extent have none.
 void count_owners(const Array2<const int>& choice,                            // (tokens, slots)

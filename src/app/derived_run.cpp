@@ -1,8 +1,12 @@
 #include "app/derived_run.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
@@ -23,13 +27,19 @@ void check_new_folder(const Communicator& world, const std::string& output) {
     if (std::filesystem::exists(std::filesystem::symlink_status(output, ignored))) {
       throw input_error(output, ": is there already; give a folder that is not");
     }
+    // The folder is made when all is done; that it can be made is known before.
+    std::filesystem::path parent = std::filesystem::absolute(output).parent_path();
+    while (!std::filesystem::exists(parent, ignored) && parent != parent.root_path()) {
+      parent = parent.parent_path();
+    }
+    std::string probe = parent / ".hearth-XXXXXX";
+    if (mkdtemp(probe.data()) == nullptr) throw cannot_be_written(output, errno);
+    rmdir(probe.c_str());
   });
 }
 
 void check_fewer_experts(const char* command, const Config& config, const DerivedRequest& request) {
-  const auto refuse = [&](const auto&... parts) {
-    throw input_error("hearth ", command, ": ", parts...);
-  };
+  const auto refuse = [&](const auto&... parts) { throw input_error(command, ": ", parts...); };
   if (!config.has_experts())
     refuse("moe.experts = 0: the model is dense; expected one with experts");
   const std::string& router = config.moe.router;

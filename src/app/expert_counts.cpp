@@ -11,7 +11,7 @@ namespace {
 struct Group {
   const char* name;
   std::vector<std::string> axes;
-  std::vector<Array2<std::int64_t>> layers;  // rows of the axes between the first and the last
+  std::vector<Array2<std::int64_t>> layers;  // of the axes after the first, or one of them all
   Index halves = 1;  // that the rows are made of, where there is such an axis
 };
 
@@ -25,6 +25,10 @@ std::vector<Group> groups_of(const IntervalCounts& counts) {
     groups.back().axes = {"layer", "half", "token", "expert"};
     groups.back().halves = 2;
   }
+  if (!counts.tokens.empty()) {
+    groups.push_back({"token_count", {"token"}, {counts.occurrences}});
+    if (counts.by_half) groups.back().axes = {"half", "token"};
+  }
   std::erase_if(groups, [](const Group& group) { return group.layers.empty(); });
   return groups;
 }
@@ -35,6 +39,10 @@ CounterTensor tensor_of(const Group& group) {
   for (const auto& layer : group.layers) {
     rows = std::max<Index>(rows, layer.extent(0));
     columns = std::max<Index>(columns, layer.extent(1));
+  }
+  if (group.axes.front() != "layer") {
+    if (rows == 1) return {group.name, {columns}, group.axes, {}};
+    return {group.name, {rows, columns}, group.axes, {}};
   }
   const auto layers = static_cast<Index>(group.layers.size());
   if (group.halves == 1) return {group.name, {layers, rows, columns}, group.axes, {}};
@@ -47,7 +55,9 @@ using Corner = Kokkos::View<std::int64_t**, Kokkos::LayoutStride, Kokkos::HostSp
 Corner corner(std::vector<std::int64_t>& values, const CounterTensor& tensor, std::size_t number,
               const Array2<std::int64_t>& layer) {
   const Index columns = tensor.dims.back();
-  const Index all = static_cast<Index>(values.size()) / tensor.dims[0];
+  const Index all = tensor.axes.front() == "layer"
+                        ? static_cast<Index>(values.size()) / tensor.dims[0]
+                        : static_cast<Index>(values.size());
   return Corner(
       values.data() + static_cast<Index>(number) * all,
       Kokkos::LayoutStride(layer.extent(0), static_cast<std::size_t>(columns), layer.extent(1), 1));

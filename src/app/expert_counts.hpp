@@ -5,6 +5,7 @@
 //   source_expert_count  (layer, source, expert)
 //   token_expert_count   (layer, token, expert); not with statistics.token_counts = false. With
 //                        statistics.token_halves (layer, half, token, expert)
+//   token_count          (token) or (half, token), where there is token_expert_count
 #pragma once
 
 #include <vector>

@@ -5,14 +5,17 @@
 
 #include <Kokkos_Core.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string_view>
 #include <thread>
 
 #include "app/command_line.hpp"
 #include "app/commands.hpp"
 #include "app/signals.hpp"
+#include "base/error.hpp"
 #include "base/version.hpp"
 #include "config/deck.hpp"
 #include "config/options.hpp"
@@ -79,7 +82,14 @@ int run(int argc, char** argv) {
     const Kokkos::ScopeGuard kokkos(settings);
 
     // Step 4. The command itself: it reads the deck and does the rest.
-    return static_cast<int>(run_command(line, world));
+    const Status status = run_command(line, world);
+    // What a script reads must not be cut off without a word: a disk may be full.
+    world.together([&] {
+      if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+        throw failure("standard output cannot be written: ", std::strerror(errno));
+      }
+    });
+    return static_cast<int>(status);
   } catch (const CollectiveError& error) {
     // Every rank is here: one speaks, all leave with the same status.
     if (world.is_first()) std::fprintf(stderr, "hearth: %s\n", error.what());

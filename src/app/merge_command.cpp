@@ -51,7 +51,7 @@ Status merge_command(const Config& config, const DerivedRequest& request,
   merged.moe.experts = request.experts;
   world.together([&] {
     check_fewer_experts("merge", config, request);
-    validate(merged, text("hearth merge --experts=", request.experts));
+    validate(merged, text("merge --experts=", request.experts));
   });
   check_new_folder(world, request.output);
   return with_compute_type(config.model, [&](auto type) {

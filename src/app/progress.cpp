@@ -127,12 +127,14 @@ double Progress::show(const StepReport& report, const StepSums& layout) {
 
   const bool due = report.step % config_.run.log_every == 0 || report.step == last_step;
   if (!live_ && !due) return step_s;
-  char line[160];
-  std::snprintf(line, sizeof line,
-                "step %lld/%lld  %s %.4f  %.0f tokens/s  %s left  busiest expert %.2f x mean",
+  char line[160], load[48] = "";
+  if (config_.moe_layers() > 0) {
+    std::snprintf(load, sizeof load, "  busiest expert %.2f x mean", busiest);
+  }
+  std::snprintf(line, sizeof line, "step %lld/%lld  %s %.4f  %.0f tokens/s  %s left%s",
                 static_cast<long long>(report.step), static_cast<long long>(config_.run.steps),
                 report.fault ? "skipped, loss" : "loss", report.loss, tokens_per_s,
-                clock_text(left_s).c_str(), busiest);
+                clock_text(left_s).c_str(), load);
   std::fprintf(stderr, live_ ? "\r%-100s" : "%s\n", line);
   std::fflush(stderr);
   open_line_ = live_;

@@ -50,7 +50,7 @@ Status prune_command(const Config& config, const DerivedRequest& request,
   pruned.moe.experts = request.experts;
   world.together([&] {
     check_fewer_experts("prune", config, request);
-    validate(pruned, text("hearth prune --experts=", request.experts));
+    validate(pruned, text("prune --experts=", request.experts));
   });
   check_new_folder(world, request.output);
   return with_compute_type(config.model, [&](auto type) {

@@ -229,7 +229,8 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
                         "sum over tokens of the entropy of what probability_mass sums, over its "
                         "total");
   file_.declare<double>("/logit_norm", by_layer, {layers}, "1",
-                        "sum over tokens of the Euclidean norm of the router's logits");
+                        "sum over tokens of the Euclidean norm of the router's logits; of hash and "
+                        "random, which have none, of the shares that stand for them");
   file_.declare<std::int64_t>("/dropped", by_layer, {layers}, "tokens",
                               "token copies that no expert received");
   file_.declare<double>("/balance_loss", by_layer, {layers}, "1",
@@ -246,16 +247,23 @@ RoutingRecord::RoutingRecord(const Config& config, const std::vector<std::string
                               "token copies of each data source sent to each expert", compress);
   if (config.statistics.token_counts) {
     std::vector<std::string> axes = {"checkpoint", "layer", "token", "expert"};
+    std::vector<std::string> token_axes = {"checkpoint", "token"};
     std::vector<Index> row = {layers, config.model.vocabulary, experts};
+    std::vector<Index> token_row = {config.model.vocabulary};
     if (config.statistics.token_halves) {
       axes.insert(axes.begin() + 2, "half");
       row.insert(row.begin() + 1, 2);
+      token_axes.insert(token_axes.begin() + 1, "half");
+      token_row.insert(token_row.begin(), 2);
       file_.set(labelled_list("/half", "half", "1",
                               "samples of each data source, by their number in it",
                               std::vector<std::string>{"even", "odd"}));
     }
     file_.declare<std::int64_t>("/token_expert_count", axes, row, "tokens",
                                 "copies of each token id sent to each expert", compress);
+    file_.declare<std::int64_t>("/token_count", token_axes, token_row, "tokens",
+                                "occurrences of each token id, whatever experts they had",
+                                compress);
   }
   if (probes > 0) {
     file_.set(labelled_list("/probe_token", "probe", "1", "token ids of the fixed probe set",

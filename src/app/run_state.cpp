@@ -224,6 +224,7 @@ std::optional<Resumed> resume(const Config& config, const std::string& data_iden
       read_checkpoint<Real<T>>(world, path, trainer.parameters().table(), parts, tensors);
     } catch (const CollectiveError& error) {
       if (named) throw;
+      if (step == 0) throw CollectiveError(error.status(), text(error.what(), damaged_origin));
       say(world, text("passed over: ", error.what()));
       before = std::min(before - 1, step);  // on, whatever the damaged file claims
       continue;

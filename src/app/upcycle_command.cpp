@@ -20,9 +20,7 @@ Status upcycle_command(const Config& dense, const Config& config, const DerivedR
                        const Communicator& world) {
   const Config upcycled = derived_config(config, request.output);
   world.together([&] {
-    const auto refuse = [&](const auto&... parts) {
-      throw input_error("hearth upcycle: ", parts...);
-    };
+    const auto refuse = [&](const auto&... parts) { throw input_error("upcycle: ", parts...); };
     if (dense.has_experts()) {
       refuse(
           "the deck's model has experts already; expected moe.experts = 0 in the deck, and "

@@ -92,6 +92,10 @@ void check_lines(const std::string& deck, const std::string& name) {
   std::istringstream stream(deck);
   std::string line;
   for (int number = 1; std::getline(stream, line); ++number) {
+    if (const auto at = line.find('\r'); at != std::string::npos && at + 1 != line.size()) {
+      throw input_error(name, ":", number, ": a carriage return stands alone, as of an old ",
+                        "Macintosh; expected lines that end with a newline");
+    }
     line = trimmed(line.substr(0, line.find('#')));
     if (line.empty()) continue;
     const bool heading = line.size() > 2 && line.front() == '[' && line.back() == ']';
@@ -107,6 +111,12 @@ void check_lines(const std::string& deck, const std::string& name) {
 template <class T>
 void add_value(po::options_description& description, const Option& option, T* field) {
   description.add_options()(option.key.c_str(), po::value<T>(field), option.help.c_str());
+}
+
+// A bound as a deck would give it.
+std::string number_text(double value) {
+  const bool integer = value == std::floor(value) && std::abs(value) < 1e15;
+  return integer ? text(static_cast<std::int64_t>(value)) : text(value);
 }
 
 // The numbers of an option; none: it is of another kind.
@@ -139,14 +149,48 @@ void check_value(const Option& option, const std::string& where) {
       fail("one of " + list);
     }
   }
+  const bool bounded = option.maximum > option.minimum;
+  const bool integer = std::holds_alternative<std::int64_t*>(option.field) ||
+                       std::holds_alternative<ByLayer<std::int64_t>*>(option.field);
   for (const double value : numbers_of(option)) {
-    const bool bounded = option.maximum > option.minimum;
     if (!(value >= option.minimum) || (bounded && value > option.maximum)) {
-      if (bounded) fail(text("a number from ", option.minimum, " to ", option.maximum));
+      if (bounded) {
+        fail(text("a number from ", number_text(option.minimum), " to ",
+                  number_text(option.maximum)));
+      }
       const bool above_zero = option.minimum > 0 && option.minimum < 1e-300;
-      fail(above_zero ? "a number above 0" : text("at least ", option.minimum));
+      fail(above_zero ? "a number above 0" : text("at least ", number_text(option.minimum)));
+    }
+    if (integer && !bounded && value > std::numeric_limits<std::int32_t>::max()) {
+      fail(text("at most ", std::numeric_limits<std::int32_t>::max()));
     }
     if (!std::isfinite(value)) fail("a finite number");
+  }
+}
+
+// Sizes that no computer has, before products of them overflow.
+void validate_size(const Config& c, const std::string& where) {
+  const auto refuse = [&](const auto&... parts) { throw input_error(where, ": ", parts...); };
+  const auto real = [](std::int64_t value) { return static_cast<double>(value); };
+  const ModelConfig& m = c.model;
+  constexpr double most = 1e15;
+  const double experts = real(c.most_destinations()) * real(c.moe.expert_ffn);
+  const double inner = std::max(real(m.dense_ffn), experts + real(c.moe.shared_ffn));
+  const double attention = 4 * real(m.heads) * real(m.head_width());
+  const double parameters =
+      real(m.hidden) * (real(m.layers) * (attention + 3 * inner) + 2 * real(m.vocabulary));
+  if (parameters > most) {
+    refuse("the model would have up to ", parameters, " parameters; expected at most ", most,
+           ": smaller values in [model] and [moe]");
+  }
+  const double counts = real(m.layers) * real(m.vocabulary) * real(c.most_destinations());
+  if (c.statistics.token_counts && counts > most) {
+    refuse("statistics.token_counts would take ", counts, " numbers; expected false");
+  }
+  const double tokens = real(c.run.steps) * real(c.batch.global_batch) * real(m.sequence_length);
+  if (tokens > 1e18) {
+    refuse("run.steps * batch.global_batch * model.sequence_length are ", tokens,
+           " tokens; expected at most 1e18");
   }
 }
 
@@ -169,15 +213,14 @@ void validate_experts(const Config& c, const std::string& where) {
   check_layers("top_k.skip_below", c.top_k.skip_below.values.size());
   for (std::int64_t layer = 0; layer < c.moe_layers(); ++layer) {
     const std::int64_t experts = moe.experts.at(layer), top_k = moe.top_k.at(layer);
-    const bool light = moe.router != "hash" && moe.router != "random";
-    const std::int64_t choices = light ? c.destinations(layer) : experts;
+    const std::int64_t choices = c.destinations(layer);
     if (experts == 0) {
       refuse("moe.experts = 0 in MoE layer ", layer,
              "; expected at least 1, or moe.dense_layers for layers without experts");
     }
     if (top_k > choices) {
       refuse("moe.top_k = ", top_k, " is more than moe.experts = ", experts,
-             moe.light_experts() == 0 ? "" : " and the light experts",
+             moe.light_experts() == 0 ? "" : text(" and ", moe.light_experts(), " light experts"),
              "; expected at most as many");
     }
     for (const auto& [router, group] :
@@ -201,9 +244,12 @@ void validate_experts(const Config& c, const std::string& where) {
       }
     }
   }
-  if (moe.light_experts() > 0 && moe.router == "expert_choice") {
-    refuse("moe.router = expert_choice: experts without matrices choose no tokens; expected ",
-           "moe.copy_experts, constant_experts, zero_experts and null_experts of 0");
+  const bool learns_which = moe.router != "hash" && moe.router != "random";
+  if (moe.light_experts() > 0 && (moe.router == "expert_choice" || !learns_which)) {
+    refuse("moe.router = ", moe.router, ": ",
+           learns_which ? "experts without matrices choose no tokens"
+                        : "it never chooses experts without matrices",
+           "; expected moe.copy_experts, constant_experts, zero_experts and null_experts of 0");
   }
   if (c.top_p.threshold == 0) refuse("top_p.threshold = 0; expected more, up to 1");
   if (!traced_layers(c)) {
@@ -231,7 +277,7 @@ Config parse_deck(const std::string& deck, const std::string& name,
   };
   const auto is_override = [&](const std::string& key) {
     return std::any_of(overrides.begin(), overrides.end(),
-                       [&](const std::string& o) { return o.starts_with("--" + key); });
+                       [&](const std::string& o) { return o.starts_with("--" + key + "="); });
   };
   const auto place = [&](const std::string& key) {
     return is_override(key) ? std::string("command line") : deck_place(key);
@@ -241,10 +287,17 @@ Config parse_deck(const std::string& deck, const std::string& name,
                       nearest_key(table, key), "'");
   };
 
+  // Boost takes an empty value only as a word of its own.
+  std::vector<std::string> words;
+  for (const std::string& override : overrides) {
+    const bool empty = !override.empty() && override.find('=') == override.size() - 1;
+    words.push_back(empty ? override.substr(0, override.size() - 1) : override);
+    if (empty) words.emplace_back();
+  }
   try {
     po::variables_map values;
     auto command_line =
-        po::command_line_parser(overrides)
+        po::command_line_parser(words)
             .options(description)
             .style(po::command_line_style::default_style & ~po::command_line_style::allow_guessing)
             .allow_unregistered()
@@ -292,7 +345,9 @@ Config read_deck(const std::string& file, const std::vector<std::string>& overri
   if (!readable) {
     throw input_error(file, ": cannot be read; expected a deck, such as inputs/quickstart.deck");
   }
-  const std::string deck(std::istreambuf_iterator<char>(stream), {});
+  std::string deck(std::istreambuf_iterator<char>(stream), {});
+  constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
+  if (deck.starts_with(byte_order_mark)) deck.erase(0, byte_order_mark.size());
   if (deck.find_first_not_of(" \t\r\n") == std::string::npos) {
     throw input_error(file, ": is empty; expected a deck, such as inputs/quickstart.deck");
   }
@@ -333,6 +388,7 @@ void validate(const Config& c, const std::string& where) {
   if (m.heads % m.key_value_heads() != 0) {
     refuse("model.kv_heads = ", m.kv_heads, " does not divide model.heads = ", m.heads);
   }
+  validate_size(c, where);
   if (c.has_experts()) validate_experts(c, where);
   if (c.parallel.cells == "source" && c.parallel.placement.empty()) {
     refuse("parallel.cells = source, but parallel.placement is empty; expected a file that ",
@@ -359,10 +415,11 @@ void validate(const Config& c, const std::string& where) {
       static_cast<double>(c.batch.global_batch) * static_cast<double>(m.sequence_length);
   if (c.moe_layers() > 0 &&
       static_cast<double>(c.statistics.every_steps) * step_tokens >= largest_sum) {
+    const auto most = static_cast<std::int64_t>(std::nextafter(largest_sum, 0) / step_tokens);
     refuse("statistics.every_steps = ", c.statistics.every_steps,
-           ": sums over so many tokens overflow; expected at most ",
-           static_cast<std::int64_t>(std::nextafter(largest_sum, 0) / step_tokens),
-           ", or a smaller batch.global_batch");
+           ": sums over so many tokens overflow; expected ",
+           most > 0 ? text("at most ", most, ", or ") : "",
+           "a smaller batch.global_batch or model.sequence_length");
   }
   if (c.run.output.empty()) refuse("run.output is empty; expected a folder");
 }

@@ -12,6 +12,7 @@ namespace hearth {
 namespace {
 
 constexpr double least = std::numeric_limits<double>::denorm_min();  // "above zero"
+constexpr double most_experts = 65536;
 
 struct RouterName {
   const char *name, *help;
@@ -150,7 +151,7 @@ std::vector<Option> option_table(Config& c) {
        "others wait for; 0: wait for ever",
        free},
 
-      {"model.layers", &c.model.layers, "", "transformer blocks", identity, 1},
+      {"model.layers", &c.model.layers, "", "transformer blocks", identity, 1, 10000},
       {"model.hidden", &c.model.hidden, "", "width of the residual stream", identity, 1},
       {"model.heads", &c.model.heads, "", "attention heads", identity, 1},
       {"model.kv_heads", &c.model.kv_heads, "", "key-value heads; 0: as many as heads", identity},
@@ -193,7 +194,8 @@ std::vector<Option> option_table(Config& c) {
        {"none", "block"}},
 
       {"moe.experts", &c.moe.experts, "",
-       "routed experts of an MoE layer, or of each, as in 8,8,16; 0: a dense model", identity},
+       "routed experts of an MoE layer, or of each, as in 8,8,16; 0: a dense model", identity, 0,
+       most_experts},
       {"moe.top_k", &c.moe.top_k, "experts",
        "experts that a token is sent to; routers with a variable number aim at it", identity, 1},
       {"moe.expert_ffn", &c.moe.expert_ffn, "", "inner width of a routed expert", identity, 1},
@@ -214,13 +216,16 @@ std::vector<Option> option_table(Config& c) {
        {"cell", "sequence", "global"}},
       {"moe.z_loss", &c.moe.z_loss, "", "coefficient of the router's z loss", schedule},
       {"moe.copy_experts", &c.moe.copy_experts, "",
-       "further destinations of the router that give back what they get", identity},
+       "further destinations of the router that give back what they get", identity, 0,
+       most_experts},
       {"moe.constant_experts", &c.moe.constant_experts, "",
-       "further destinations that mix what they get with a learned vector", identity},
+       "further destinations that mix what they get with a learned vector", identity, 0,
+       most_experts},
       {"moe.zero_experts", &c.moe.zero_experts, "", "further destinations that give nothing",
-       identity},
+       identity, 0, most_experts},
       {"moe.null_experts", &c.moe.null_experts, "",
-       "the same, but the balance loss sees each with the mean of their loads", identity},
+       "the same, but the balance loss sees each with the mean of their loads", identity, 0,
+       most_experts},
       {"moe.light_balance", &c.moe.light_balance, "",
        "weight in the balance loss of experts without matrices", schedule},
   };

@@ -28,7 +28,7 @@ struct Option {
   std::string help;
   Change change;
   double minimum = 0;                // of a number
-  double maximum = 0;                // of a number; 0: none
+  double maximum = 0;                // of a number; 0: none, but that of 32-bit integers
   std::vector<std::string> choices;  // of a text; empty: any
 };
 

@@ -4,6 +4,7 @@
 #include <bit>
 #include <limits>
 #include <string_view>
+#include <vector>
 
 #include "base/error.hpp"
 #include "base/hash.hpp"
@@ -32,9 +33,11 @@ const TokenType* find_token_type(int code) {
   return found == std::end(token_types) ? nullptr : found;
 }
 
-MappedFile open_part(const std::string& path, const std::string& prefix) {
+// A MappedFile or a ByteFile.
+template <class File>
+File open_part(const std::string& path, const std::string& prefix) {
   try {
-    return MappedFile(path);
+    return File(path);
   } catch (const Error& error) {
     throw Error(error.status(),
                 text(error.what(), "; the prefix ", prefix, " of data.sources stands for ", prefix,
@@ -58,8 +61,8 @@ std::uint64_t hash_bytes(std::span<const std::byte> bytes) {
 TokenFile::TokenFile(const std::string& prefix)
     : bin_path_(prefix + ".bin"),
       idx_path_(prefix + ".idx"),
-      idx_(open_part(idx_path_, prefix)),
-      bin_(open_part(bin_path_, prefix)) {
+      idx_(open_part<MappedFile>(idx_path_, prefix)),
+      bin_(open_part<ByteFile>(bin_path_, prefix)) {
   parse_index();
   check_documents();
   check_sequences();
@@ -130,7 +133,7 @@ void TokenFile::check_documents() {
 }
 
 void TokenFile::check_sequences() {
-  const auto bin_bytes = static_cast<std::int64_t>(bin_.bytes().size());
+  const auto bin_bytes = bin_.size();
   for (std::int64_t s = 0; s < sequences_; ++s) {
     const std::int64_t tokens = length(s);
     if (tokens < 0) {
@@ -169,29 +172,30 @@ void TokenFile::copy(std::int64_t sequence, std::int64_t offset,
     throw failure(bin_path_, ": tokens ", offset, " to ", offset + count, " of sequence ", sequence,
                   " were asked for, which do not exist");
   }
-  const std::byte* const from =
-      bin_.bytes().data() + load<std::int64_t>(pointers_, sequence) + offset * token_bytes_;
+  const std::int64_t begin = load<std::int64_t>(pointers_, sequence) + offset * token_bytes_;
   switch (token_type_) {
     case 1:
-      return copy_as<std::uint8_t>(sequence, from, out);
+      return copy_as<std::uint8_t>(sequence, begin, out);
     case 2:
-      return copy_as<std::int8_t>(sequence, from, out);
+      return copy_as<std::int8_t>(sequence, begin, out);
     case 3:
-      return copy_as<std::int16_t>(sequence, from, out);
+      return copy_as<std::int16_t>(sequence, begin, out);
     case 4:
-      return copy_as<std::int32_t>(sequence, from, out);
+      return copy_as<std::int32_t>(sequence, begin, out);
     case 5:
-      return copy_as<std::int64_t>(sequence, from, out);
+      return copy_as<std::int64_t>(sequence, begin, out);
     default:
-      return copy_as<std::uint16_t>(sequence, from, out);
+      return copy_as<std::uint16_t>(sequence, begin, out);
   }
 }
 
 template <class T>
-void TokenFile::copy_as(std::int64_t sequence, const std::byte* from,
+void TokenFile::copy_as(std::int64_t sequence, std::int64_t begin,
                         std::span<std::int32_t> out) const {
+  std::vector<T> tokens(out.size());
+  bin_.read(begin, std::as_writable_bytes(std::span(tokens)));
   for (std::size_t i = 0; i < out.size(); ++i) {
-    const T token = load<T>(from, static_cast<std::int64_t>(i));
+    const T token = tokens[i];
     // NOLINTNEXTLINE(bugprone-signed-char-misuse): ids of the type i8 have a sign
     out[i] = static_cast<std::int32_t>(token);
     if constexpr (sizeof(T) > sizeof(std::int32_t)) {
@@ -204,9 +208,18 @@ void TokenFile::copy_as(std::int64_t sequence, const std::byte* from,
 }
 
 std::string TokenFile::identity() const {
+  constexpr std::int64_t pieces = 64, piece_bytes = 4096;
+  const std::int64_t spread = std::max<std::int64_t>(0, bin_.size() - piece_bytes);
+  std::uint64_t bin_hash = 0;
+  std::vector<std::byte> piece(
+      static_cast<std::size_t>(std::min<std::int64_t>(bin_.size(), piece_bytes)));
+  for (std::int64_t i = 0; i < pieces; ++i) {
+    bin_.read(spread * i / (pieces - 1), piece);
+    bin_hash = mix_bits(bin_hash + hash_bytes(piece));
+  }
   return text(sequences_, " sequences, ", documents_, " documents, ", tokens_, " tokens of type ",
-              find_token_type(token_type_)->name, ", ", bin_.bytes().size(), " bytes, idx ",
-              std::hex, hash_bytes(idx_.bytes()));
+              find_token_type(token_type_)->name, ", ", bin_.size(), " bytes, idx ", std::hex,
+              hash_bytes(idx_.bytes()), ", bin ", bin_hash);
 }
 
 }  // namespace hearth

@@ -17,6 +17,7 @@
 #include <span>
 #include <string>
 
+#include "data/byte_file.hpp"
 #include "data/mapped_file.hpp"
 
 namespace hearth {
@@ -42,10 +43,13 @@ class TokenFile {
   [[nodiscard]] std::int64_t document(std::int64_t sequence) const;
 
   // Copies the tokens [offset, offset + out.size()) of one sequence. Throws failure where they do
-  // not all lie in the sequence, and input_error for a token id beyond 32 bits.
+  // not all lie in the sequence or the file does not give them, and input_error for a token id
+  // beyond 32 bits.
   void copy(std::int64_t sequence, std::int64_t offset, std::span<std::int32_t> out) const;
 
-  // Sizes, token type and a hash of the whole .idx file, in one line; independent of its path.
+  // Sizes, token type, a hash of the whole .idx file and one of 64 pieces of the .bin file, of 4096
+  // bytes each and spread evenly, in one line; independent of the path. What changes between the
+  // pieces alone is not seen.
   [[nodiscard]] std::string identity() const;
 
  private:
@@ -57,7 +61,7 @@ class TokenFile {
     return value;
   }
   template <class T>
-  void copy_as(std::int64_t sequence, const std::byte* from, std::span<std::int32_t> out) const;
+  void copy_as(std::int64_t sequence, std::int64_t begin, std::span<std::int32_t> out) const;
   [[nodiscard]] std::int64_t document_begin(std::int64_t document) const {
     return load<std::int64_t>(document_begins_, document);
   }
@@ -68,7 +72,7 @@ class TokenFile {
   std::string bin_path_;
   std::string idx_path_;
   MappedFile idx_;
-  MappedFile bin_;
+  ByteFile bin_;
   int token_type_ = 0;  // the code in the file
   int token_bytes_ = 0;
   std::int64_t sequences_ = 0;

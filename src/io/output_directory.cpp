@@ -162,7 +162,12 @@ void OutputDirectory::take_lock() {
     if (!is_maker && errno != EEXIST) throw cannot_be_written(path_, errno);
     const Descriptor opened(is_maker ? -1 : ::open(lock_.c_str(), O_RDWR | O_CLOEXEC));
     const Descriptor& found = is_maker ? made : opened;
-    if (found.number() < 0 && errno == ENOENT) continue;  // released meanwhile
+    if (found.number() < 0 && errno == ENOENT) {
+      if (fs::is_symlink(fs::symlink_status(lock_))) {
+        throw input_error(lock_, ": is a link to nothing; remove it");
+      }
+      continue;  // released meanwhile
+    }
     if (found.number() < 0) throw cannot_be_written(lock_, errno);
     // Only one of several runs that find the holder dead, or no name yet, may take over. They are
     // on one host, so the kernel's lock decides among them; the later ones read the winner's name.

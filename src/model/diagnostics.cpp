@@ -25,6 +25,10 @@ StepSums::StepSums(const Config& config, Index sources)
 
 IntervalCounts::IntervalCounts(const Config& config, Index data_sources)
     : by_half(config.statistics.token_halves) {
+  if (config.statistics.token_counts && config.moe_layers() > 0) {
+    occurrences =
+        Array2<std::int64_t>("token occurrences", by_half ? 2 : 1, config.model.vocabulary);
+  }
   for (Index layer = 0; layer < config.moe_layers(); ++layer) {
     const Index destinations = config.destinations(layer);
     pairs.emplace_back("pair counts", destinations, destinations);
@@ -40,6 +44,7 @@ void IntervalCounts::clear() {
   for (auto* group : {&pairs, &tokens, &sources}) {
     for (const auto& counts : *group) Kokkos::deep_copy(counts, 0);
   }
+  Kokkos::deep_copy(occurrences, 0);
 }
 
 }  // namespace hearth

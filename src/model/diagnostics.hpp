@@ -132,6 +132,7 @@ struct IntervalCounts {
   // (moe layers) of (vocabulary, destinations), or with `by_half` of (2 · vocabulary,
   // destinations); or empty
   std::vector<Array2<std::int64_t>> tokens;
+  Array2<std::int64_t> occurrences;  // (1, or 2 with `by_half`; vocabulary), or empty
   bool by_half = false;
   std::vector<Array2<std::int64_t>> sources;  // (moe layers) of (sources, destinations)
 };

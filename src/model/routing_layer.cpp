@@ -178,6 +178,10 @@ void RoutingLayer<T>::count_choices(const DeviceCell& cell, const IntervalCounts
   } else {
     kernels::count_labelled(cell.token, choice, counts.tokens[layer], counts.weight);
   }
+  if (number_ == 0) {  // in all layers the same
+    const Array1<const int> half = counts.by_half ? cell.half : Array1<const int>();
+    kernels::count_occurrences(half, cell.token, counts.occurrences, counts.weight);
+  }
 }
 
 template <class T>

@@ -99,7 +99,9 @@ def count_checkpoint(traces: Traces, shape: Shape, before: int, last: int) -> di
     pairs = np.zeros((shape.layers, shape.experts, shape.experts), np.int64)
     by_source = np.zeros((shape.layers, shape.sources, shape.experts), np.int64)
     by_token = np.zeros((shape.layers, shape.vocabulary, shape.experts), np.int64)
+    occurrences = np.zeros(shape.vocabulary, np.int64)
     for row in rows_between(traces, before, last):
+        np.add.at(occurrences, traces.token[row], 1)
         for layer in range(shape.layers):
             for sample in range(len(traces.token[row])):
                 experts = [expert for expert, _ in chosen(traces, row, layer, sample)]
@@ -112,4 +114,5 @@ def count_checkpoint(traces: Traces, shape: Shape, before: int, last: int) -> di
         "coactivation": pairs,
         "source_expert_count": by_source,
         "token_expert_count": by_token,
+        "token_count": occurrences,
     }

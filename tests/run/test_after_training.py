@@ -186,6 +186,7 @@ def test_pruned_in_bfloat16_and_without_validation(launch: Launch, tiny: TinyRun
         (["--experts=4", "--moe.zero_experts=1"], ["zero or null experts"]),
         (["--experts=4", "--run.output=nowhere"], ["nowhere", "no checkpoint to start from"]),
         (["--experts=4", "--checkpoint.resume=none"], ["a checkpoint is needed"]),
+        (["--experts=4", "--output=/proc/pruned"], ["/proc/pruned: cannot be written"]),
     ],
 )
 def test_what_cannot_be_pruned(
@@ -359,7 +360,7 @@ def test_skipping(launch: Launch, trained: TinyRun) -> None:
 @pytest.mark.parametrize(
     ("task", "arguments", "fragments"),
     [
-        ("merge", ["--experts=8"], ["hearth merge: --experts=8 is more than moe.experts = 7"]),
+        ("merge", ["--experts=8"], ["hearth: merge: --experts=8 is more than moe.experts = 7"]),
         ("merge", ["--experts=2"], ["moe.top_k = 3 is more than moe.experts = 2"]),
         ("merge", [], ["merge needs --experts="]),
         ("calibrate-skip", ["--experts=3"], ["unknown key 'experts'"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import h5py
 import pytest
 from conftest import Launch, TinyRun
+from running_program import PATIENCE_S, running, wait_for
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -104,7 +106,7 @@ LINES = [
     ("steps = 6", "steps = 0", "run.steps = 0", "at least 1"),
     ("steps = 6", "steps = 6.5", "run.steps", "expected integer"),
     ("steps = 6", "steps = 99999999999999999999", "run.steps", "expected integer"),
-    ("layers = 2", "layers = -1", "model.layers = -1", "at least 1"),
+    ("layers = 2", "layers = -1", "model.layers = -1", "from 1 to 10000"),
     ("learning_rate = 1e-2", "learning_rate = nan", "optimizer.learning_rate", "at least 0"),
     ("learning_rate = 1e-2", "learning_rate = inf", "optimizer.learning_rate", "a finite number"),
 ]
@@ -143,7 +145,9 @@ OVERRIDES = [
     ("--hidden=24", "command line", "'model.hidden'"),
     ("--model.hidden=wide", "command line", "model.hidden", "expected integer"),
     ("hidden=24", "command line", "'hidden=24'", "expected --section.key=value"),
-    ("--model.hidden=", "command line", "model.hidden", "expected --section.key=value"),
+    ("--model.hidden=", "command line", "model.hidden", "expected integer"),
+    ("--model.vocabulary=9223372036854775807", "model.vocabulary", "at most 2147483647"),
+    ("--moe.shared_ffn=2147483647", "parameters", "at most 1e+15"),
     ("--optimizer.beta2=1", "optimizer.beta2 = 1", "less than 1"),
     ("--moe.top_k=8", "moe.top_k = 8", "moe.experts = 7", "at most as many"),
     ("--model.heads=5", "model.hidden = 24", "model.heads = 5", "not a multiple"),
@@ -405,6 +409,60 @@ def test_resume_with_other_token_files(launch: Launch, trained: TinyRun) -> None
     finished = launch(2, "train", str(trained.deck), "--run.steps=9")
     assert_refused(finished, newest_checkpoint(trained), "other token files", "even: ", "restore")
     assert files(trained.output) == before
+
+
+def test_resume_with_changed_tokens(launch: Launch, trained: TinyRun) -> None:
+    """Of the same number, in the same places."""
+    tokens = trained.folder / "even.bin"
+    tokens.write_bytes(tokens.read_bytes()[::-1])
+    finished = launch(2, "train", str(trained.deck), "--run.steps=9")
+    assert_refused(finished, newest_checkpoint(trained), "other token files", "even: ", "restore")
+
+
+def test_tokens_that_become_fewer(hearth: str, tiny: TinyRun) -> None:
+    """While a run reads them."""
+    tokens = tiny.folder / "even.bin"
+    size = tokens.stat().st_size
+    with running([hearth, "train", str(tiny.deck), "--run.steps=100000"]) as process:
+        wait_for((tiny.output / "metrics.jsonl").exists, process)
+        os.truncate(tokens, 0)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1, stderr
+    last = stderr.splitlines()[-1]
+    assert last.startswith("hearth: ") and f"{tokens}: ends at byte " in last
+    assert last.endswith(f", but had {size} bytes when it was opened")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_damaged_model_of_another(launch: Launch, trained: TinyRun, ranks: int) -> None:
+    """A pruned model's only checkpoint: no seed gives that model."""
+    pruned = trained.folder / "pruned"
+    made = launch(1, "prune", str(trained.deck), "--experts=5", f"--output={pruned}")
+    assert made.returncode == 0, made.stderr
+    (checkpoint,) = (pruned / "checkpoints").iterdir()
+    for damage in (flip_weight, truncate):
+        damage(checkpoint)
+        before = files(pruned)
+        finished = launch(ranks, "train", str(pruned / "run.deck"))
+        assert finished.returncode == 2, finished.stderr
+        last = said(finished)[-1]
+        assert str(checkpoint) in last and "made of another: make it again" in last
+        assert files(pruned) == before
+
+
+@pytest.mark.parametrize("command", [["check"], ["evaluate"], ["keys"]])
+def test_standard_output_that_takes_nothing(
+    hearth: str, trained: TinyRun, command: list[str]
+) -> None:
+    deck = [] if command == ["keys"] else [str(trained.deck)]
+    with Path("/dev/full").open("w") as full:
+        finished = subprocess.run(
+            [hearth, *command, *deck], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines()[-1] == (
+        "hearth: standard output cannot be written: No space left on device"
+    )
 
 
 # ---- Statistics

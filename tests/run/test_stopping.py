@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_a_signal_between_checkpoints_leaves_no_trace(
     assert_same_run(whole, tiny.output, last)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_to_a_single_process(hearth: str, tiny: TinyRun, number: signal.Signals) -> None:
     with running([hearth, "train", str(tiny.deck), *LONG]) as process:
         wait_for(lambda: steps_done(tiny.output) >= 1, process)
@@ -139,6 +140,16 @@ def test_signal_to_a_single_process(hearth: str, tiny: TinyRun, number: signal.S
         _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == REQUEUE, stderr
     assert checksum(stderr).startswith(f"step {steps_done(tiny.output)},")
+
+
+def test_a_reader_that_is_gone(hearth: str, tiny: TinyRun) -> None:
+    """The run goes on without those who looked at it, as `| head -1` does."""
+    reader, writer = os.pipe()
+    with subprocess.Popen([hearth, "train", str(tiny.deck)], stderr=writer) as process:
+        os.close(writer)
+        os.close(reader)
+        assert process.wait(timeout=PATIENCE_S) == 0
+    assert steps_done(tiny.output) == 6
 
 
 def test_signal_during_the_start(hearth: str, tiny: TinyRun) -> None:

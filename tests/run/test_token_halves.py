@@ -31,6 +31,9 @@ def test_halves_are_even_and_odd_samples_of_each_source(launch: Launch, tiny: Ti
         assert labels == ["checkpoint", "layer", "half", "token", "expert"]
         assert [name.decode() for name in file["half"][:]] == ["even", "odd"]
         found = counts[:].sum(axis=(0, 4))  # (layer, half, token)
+        occurrences = file["token_count"]
+        assert [dim.label for dim in occurrences.dims] == ["checkpoint", "half", "token"]
+        occurred = occurrences[:].sum(axis=0)  # (half, token)
     with h5py.File(tiny.output / "training.h5") as file:
         sequences = file["source_tokens"][:].sum(axis=0) // LENGTH
     # What was read: the first samples of each source, in the order of the file.
@@ -42,6 +45,7 @@ def test_halves_are_even_and_odd_samples_of_each_source(launch: Launch, tiny: Ti
             of_sample = tokens[sample * LENGTH : (sample + 1) * LENGTH]
             expected[sample % 2] += np.bincount(of_sample, minlength=VOCABULARY)
     assert (found == TOP_K * expected).all()
+    assert (occurred == expected).all()
     # A source is in both halves, whatever the order in which the sources take turns.
     assert abs(expected[0].sum() - expected[1].sum()) <= len(sequences) * LENGTH
 

@@ -1,6 +1,7 @@
 // Fixed capacity (GShard, arXiv:2006.16668; Switch, arXiv:2101.03961): top_k, but an expert takes
 // at most C = ⌈factor · k · tokens / experts⌉ copies of a cell's tokens and drops the others, whose
 // tokens pass it by. Light experts take all.
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/routing/nth_largest.hpp"
@@ -120,11 +121,13 @@ class Capacity final : public LearnedRouter<R> {
   }
 
  private:
+  // Rows of each expert: no more than the cell has tokens.
   [[nodiscard]] Index capacity(Index tokens) const {
     const RouterPlace& place = this->place();
     const double share =
         static_cast<double>(tokens * place.top_k) / static_cast<double>(place.experts);
-    return static_cast<Index>(std::ceil(place.config.capacity.factor.at(place.layer) * share));
+    const double rows = std::ceil(place.config.capacity.factor.at(place.layer) * share);
+    return static_cast<Index>(std::min(static_cast<double>(tokens), rows));
   }
 };
 

@@ -65,7 +65,7 @@ class ExpertChoice final : public LearnedRouter<R> {
     const double asked = place.config.expert_choice.factor;
     const double factor = asked == 0 ? static_cast<double>(place.top_k) : asked;
     const double share = static_cast<double>(tokens) * factor / static_cast<double>(place.experts);
-    return std::min(tokens, static_cast<Index>(std::ceil(share)));
+    return static_cast<Index>(std::min(static_cast<double>(tokens), std::ceil(share)));
   }
 };
 

@@ -2,8 +2,11 @@
 #include "catch.hpp"
 #include "config/deck.hpp"
 #include "config/options.hpp"
+#include "unit/data/fixture.hpp"
 
 using namespace hearth;
+using hearth::fixture::TemporaryFolder;
+using hearth::fixture::write_bytes;
 
 namespace {
 
@@ -90,7 +93,7 @@ TEST_CASE("numbers may differ from layer to layer") {
     INFO(list);
     CHECK(contains(message_of(deck + list + "\n"), "expected integer or one by layer"));
   }
-  CHECK(contains(message_of(deck + "8,-1,8\n"), "expected at least 0"));
+  CHECK(contains(message_of(deck + "8,-1,8\n"), "expected a number from 0 to 65536"));
 }
 
 TEST_CASE("routers that cannot be run are refused") {
@@ -107,11 +110,45 @@ TEST_CASE("routers that cannot be run are refused") {
   CHECK(message_of(deck + "top_k\n[bias_balanced]\ngroups = 5\n") == "no error");
   CHECK(contains(message_of(deck + "expert_choice\ncopy_experts = 1\n"),
                  "experts without matrices choose no tokens"));
+  CHECK(contains(message_of(deck + "hash\nnull_experts = 2\n"),
+                 "moe.router = hash: it never chooses experts without matrices"));
   CHECK(contains(message_of(deck + "top_p\n[top_p]\nthreshold = 0\n"), "top_p.threshold = 0"));
   CHECK(contains(message_of(deck + "capacity\n[capacity]\nfactor = 0\n"), "above 0"));
-  CHECK(contains(message_of("[moe]\nexperts = 4\ntop_k = 5\nrouter = hash\nnull_experts = 2\n"),
-                 "moe.top_k = 5 is more than moe.experts = 4"));
+  CHECK(contains(message_of("[moe]\nexperts = 4\ntop_k = 7\nnull_experts = 2\n"),
+                 "moe.top_k = 7 is more than moe.experts = 4 and 2 light experts"));
   CHECK(message_of("[moe]\nexperts = 4\ntop_k = 5\nnull_experts = 2\n") == "no error");
+}
+
+TEST_CASE("sizes that no computer has are refused") {
+  const auto model = [](const std::string& line) { return message_of("[model]\n" + line + "\n"); };
+  CHECK(contains(model("vocabulary = 9223372036854775807"), "expected at most 2147483647"));
+  CHECK(contains(model("layers = 1000000000"),
+                 "model.layers = 1000000000; expected a number from 1 "
+                 "to 10000"));
+  CHECK(contains(model("hidden = 2000000000\ndense_ffn = 2000000000\nhead_dim = 64"),
+                 "parameters; expected at most 1e+15"));
+  CHECK(contains(message_of("[moe]\nexperts = 8,100000000000\n"), "from 0 to 65536"));
+  CHECK(contains(message_of("[run]\nseed = 4294967296\n"), "from 0 to 4294967295"));
+  const std::string counts = "vocabulary = 2000000000\nhidden = 16\nheads = 1\n[moe]\nexperts = ";
+  CHECK(contains(model(counts + "65536\nexpert_ffn = 1"), "statistics.token_counts would take"));
+  CHECK(contains(message_of("[run]\nsteps = 2000000000\n[batch]\nglobal_batch = 1000000000\n"),
+                 "tokens; expected at most 1e18"));
+}
+
+TEST_CASE("a deck may come from other systems") {
+  CHECK(message_of("[model]\r\nhidden = 64\r\n") == "no error");
+  CHECK(contains(message_of("# all in one line\r[model]\rhidden = 64\r"),
+                 "some.deck:1: a carriage return stands alone"));
+  const TemporaryFolder folder;
+  write_bytes(folder / "marked.deck", "\xEF\xBB\xBF[model]\nhidden = 64\n");
+  CHECK(read_deck(folder / "marked.deck", {}).model.hidden == 64);
+}
+
+TEST_CASE("the command line can empty a value") {
+  const std::string deck = "[parallel]\nplacement = a.txt\n";
+  CHECK(parse_deck(deck, "some.deck", {}).parallel.placement == "a.txt");
+  CHECK(parse_deck(deck, "some.deck", {"--parallel.placement="}).parallel.placement.empty());
+  CHECK(contains(message_of("", {"--model.hidden="}), "command line: "));
 }
 
 TEST_CASE("what is wrong on the command line is named as such") {
@@ -157,7 +194,7 @@ TEST_CASE("an interval whose sums would overflow is refused") {
   CHECK(message_of(deck + "64" + interval + "1969") == "no error");
   CHECK(message_of(deck + "64" + interval + "1970") ==
         "some.deck: statistics.every_steps = 1970: sums over so many tokens overflow; expected at "
-        "most 1969, or a smaller batch.global_batch");
+        "most 1969, or a smaller batch.global_batch or model.sequence_length");
   CHECK(contains(message_of(deck + "2\ntop_k = 1" + interval + "8192"), "at most 8191"));
   CHECK(message_of(deck + "0" + interval + "8192") == "no error");
 }

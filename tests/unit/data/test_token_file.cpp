@@ -120,6 +120,41 @@ TEST_CASE("identity follows the content, not the path") {
   CHECK(identity != TokenFile(folder / "c").identity());
 }
 
+TEST_CASE("identity sees other tokens of the same sizes") {
+  const TemporaryFolder folder;
+  // More than the 64 pieces of 4096 bytes that are looked at.
+  const std::vector<std::int32_t> lengths(300, 1000);
+  write_counting(folder / "a", lengths);
+  const std::string identity = TokenFile(folder / "a").identity();
+  std::string tokens(300 * 1000 * 4, '\1');
+  write_bytes(folder / "a.bin", tokens);
+  const std::string other = TokenFile(folder / "a").identity();
+  CHECK(other != identity);
+  for (const std::size_t place : {std::size_t{0}, tokens.size() - 1}) {
+    tokens[place] = '\2';
+    write_bytes(folder / "a.bin", tokens);
+    CHECK(TokenFile(folder / "a").identity() != other);
+    tokens[place] = '\1';
+  }
+}
+
+TEST_CASE("a .bin file that becomes shorter while it is read is named") {
+  const TemporaryFolder folder;
+  write_counting(folder / "a", {3, 5});
+  const TokenFile file(folder / "a");
+  std::filesystem::resize_file(folder / "a.bin", 20);
+  std::vector<std::int32_t> read(3);
+  file.copy(0, 0, read);
+  try {
+    file.copy(1, 1, read);
+    FAIL("what is not there was read");
+  } catch (const Error& error) {
+    CHECK(error.status() == Status::failure);
+    CHECK(error.what() ==
+          (folder / "a.bin") + ": ends at byte 20, but had 32 bytes when it was opened");
+  }
+}
+
 TEST_CASE("a missing token file is named") {
   const TemporaryFolder folder;
   const auto message = [&] { return message_of([&] { TokenFile(folder / "a"); }); };

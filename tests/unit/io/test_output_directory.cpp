@@ -96,6 +96,13 @@ TEST_CASE("a directory that cannot be written is refused") {
   CHECK_FALSE(std::filesystem::exists(folder / "run/lock"));
 }
 
+TEST_CASE("a lock that is a link to nothing is refused") {
+  const TemporaryFolder folder;
+  std::filesystem::create_directory(folder / "run");
+  std::filesystem::create_symlink(folder / "nothing", folder / "run/lock");
+  CHECK(refusal(folder / "run") == (folder / "run/lock") + ": is a link to nothing; remove it");
+}
+
 TEST_CASE("the lock keeps a second run out") {
   const TemporaryFolder folder;
   const std::string path = folder / "run", lock = path + "/lock";

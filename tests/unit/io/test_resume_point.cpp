@@ -54,6 +54,19 @@ TEST_CASE("a run resumes from the newest checkpoint that can be read") {
   CHECK_FALSE(find_resume_point(output.checkpoints(), notes, 10));
 }
 
+TEST_CASE("the model that a run began with, once damaged, is not replaced by the seed's") {
+  const TemporaryFolder folder;
+  const OutputDirectory output(folder / "run");
+  write_bytes(output.checkpoints().file(0), "damaged");
+  write_bytes(output.checkpoints().file(10), "damaged");
+  std::vector<std::string> notes;
+  CHECK_THROWS_AS(find_resume_point(output.checkpoints(), notes), Error);
+  write_checkpoints(output, {5});
+  const auto found = find_resume_point(output.checkpoints(), notes);
+  REQUIRE(found);
+  CHECK(found->header.step == 5);
+}
+
 TEST_CASE("a run does not begin anew beside checkpoints of another format") {
   const TemporaryFolder folder;
   const OutputDirectory output(folder / "run");

@@ -251,6 +251,13 @@ TEST_CASE("expert choice loads all experts equally; capacity bounds them") {
   config.capacity.factor.values = {9, 0.5};  // by layer
   const Case<float> capacity(config);
   for (const Index load : loads(capacity)) CHECK(load == 10);  // ⌈0.5 · 53 · 3 / 8⌉
+
+  // However large the factor, an expert has no more rows than there are tokens.
+  for (const double factor : {5.0, 1e9, 1e300}) {
+    config.capacity.factor.values = {factor};
+    config.capacity.padded = true;
+    CHECK(Case<float>(config).router->least_rows(53) == 53);
+  }
 }
 
 TEST_CASE("what routers hand on from step to step follows from counts alone") {
