@@ -17,12 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 import figures
 from settings_comparison import deck_values
-from statistics_file import InputError
+from statistics_file import InputError, StatisticsFile
 
 LN2 = math.log(2)
 # 97.5 % points of Student's t for 1 to 10 degrees of freedom.
@@ -111,46 +110,86 @@ def flops_per_token(deck: Mapping[str, str], experts_per_layer: Sequence[float])
     return 6 * (weights + attention)
 
 
+@dataclass(frozen=True)
+class Routing:
+    """What a run's tokens had of its experts, over the whole training."""
+
+    experts_per_token: Sequence[float]  # by MoE layer, with matrices
+    dropped: float  # share of the chosen copies
+    specialisation: float
+
+
+DENSE = Routing((), 0.0, math.nan)
+
+
+def is_dense(deck: Mapping[str, str]) -> bool:
+    """Whether no layer has experts: such a run has no routing.h5."""
+    experts = [int(n) for n in deck["moe.experts"].split(",")]
+    return not any(experts) or int(deck["moe.dense_layers"]) >= int(deck["model.layers"])
+
+
+def read_routing(path: Path, deck: Mapping[str, str]) -> Routing:
+    """Of a model with experts: without its file nobody knows how many a token had."""
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; the run has experts (moe.experts = {deck['moe.experts']}), "
+            "and how many a token had is written there alone"
+        )
+    with StatisticsFile(path, "routing.h5") as file:
+        file.intervals()  # at least one
+        file.checkpoints()
+        of_interval = ["interval", "layer", "expert"]
+        ffn = file.array("expert_kind", ["layer", "expert"]) == b"ffn"
+        count = file.array("expert_count", of_interval).sum(axis=0)
+        lost = file.array("expert_dropped", of_interval).sum(axis=0)
+        tokens = float(file.array("tokens", ["interval"]).sum())
+        by_source = file.array(
+            "source_expert_count", ["checkpoint", "layer", "source", "expert"]
+        ).sum(axis=0)
+        if tokens == 0:
+            raise file.failure("no tokens were routed; a finished run has some")
+    return Routing(
+        experts_per_token=list(np.where(ffn, count, 0).sum(axis=1) / tokens),
+        dropped=float(lost.sum() / max(1, lost.sum() + count.sum())),
+        specialisation=mean_specialisation(by_source, ffn),
+    )
+
+
 def read_run(folder: Path) -> Run:
     """A run that inputs/study/run has finished."""
-    with h5py.File(folder / "training.h5") as file:
-        deck = resolved_deck(file.attrs["deck"])
-        steps, tokens = int(file["step"][-1]), int(file["tokens"][:].sum())
-    experts: list[float] = []
-    dropped = specialisation = 0.0
-    if (folder / "routing.h5").exists() and deck["moe.experts"] != "0":
-        with h5py.File(folder / "routing.h5") as file:
-            kind = file["expert_kind"].asstr()[:]
-            count = file["expert_count"][:].sum(axis=0)
-            lost = file["expert_dropped"][:].sum(axis=0)
-            routed = float(file["tokens"][:].sum())
-            experts = list(np.where(kind == "ffn", count, 0).sum(axis=1) / routed)
-            dropped = float(lost.sum() / (lost.sum() + count.sum()))
-            by_source = file["source_expert_count"][:].sum(axis=0)  # (layer, source, expert)
-        specialisation = mean_specialisation(by_source, kind)
+    with StatisticsFile(folder / "training.h5", "training.h5") as file:
+        deck = resolved_deck(file.attribute("deck"))
+        steps = int(file.rows("step", "a finished run has one for each step")[-1])
+        tokens = int(file.array("tokens", ["step"]).sum())
+        try:
+            routing = DENSE if is_dense(deck) else read_routing(folder / "routing.h5", deck)
+            per_token = flops_per_token(deck, routing.experts_per_token)
+            seed = int(deck["run.seed"])
+        except KeyError as missing:
+            raise file.failure(f"no key {missing.args[0]} in its deck; hearth writes all") from None
     return Run(
         variant=folder.parent.name,
-        seed=int(deck["run.seed"]),
+        seed=seed,
         steps=steps,
         tokens=tokens,
-        flops=tokens * flops_per_token(deck, experts),
-        experts_per_token=float(np.mean(experts)) if experts else 0.0,
-        dropped=dropped,
-        specialisation=specialisation if experts else math.nan,
+        flops=tokens * per_token,
+        experts_per_token=float(np.mean(routing.experts_per_token or [0])),
+        dropped=routing.dropped,
+        specialisation=routing.specialisation,
         losses=losses(folder / "evaluation.txt"),
         held_out=losses(folder / "held_out.txt"),
     )
 
 
-def mean_specialisation(by_source: np.ndarray, kind: np.ndarray) -> float:
+def mean_specialisation(by_source: np.ndarray, ffn: np.ndarray) -> float:
     """How unevenly sources go to experts; 0: alike, near 1: an expert for each source.
 
     The mean over layers and experts of the total variation between the sources' shares of an
     expert's copies and their shares of all.
     """
     distances = []
-    for counts, kinds in zip(by_source, kind, strict=True):  # (source, expert)
-        used = (kinds == "ffn") & (counts.sum(axis=0) > 0)
+    for counts, with_matrices in zip(by_source, ffn, strict=True):  # (source, expert)
+        used = with_matrices & (counts.sum(axis=0) > 0)
         shares = counts[:, used] / counts[:, used].sum(axis=0)
         overall = counts.sum(axis=1, keepdims=True) / counts.sum()
         distances.append(np.abs(shares - overall).sum(axis=0).mean() / 2)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
-from conftest import Launch, TinyRun
+from conftest import Launch, TinyRun, make_tiny_run
 
 ROOT = Path(__file__).resolve().parents[2]
 DECKS = sorted((ROOT / "inputs/study").glob("*.deck"))
@@ -163,3 +165,73 @@ def test_intervals() -> None:
     assert not three.excludes_zero
     assert study.interval([5.0, 5.1]).excludes_zero
     assert str(study.interval([0.5])) == "0.5000"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of dense and top_k with one seed."""
+    tiny = make_tiny_run(tmp_path_factory.mktemp("finished"))
+    for number in ("1", "3"):
+        trained = run(tiny, "--only", number)
+        assert trained.returncode == 0, trained.stderr
+    return tiny.folder / "study"
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """The finished study, to be changed."""
+    return Path(shutil.copytree(finished, tmp_path / "study"))
+
+
+def compared(*arguments: str | Path, status: int, cwd: Path = ROOT) -> tuple[str, str]:
+    """What the script prints and its error, which is one line where it fails."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "postprocess/study.py", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        cwd=cwd,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    if status != 0:
+        assert done.stderr.startswith("study.py: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stdout, done.stderr
+
+
+def set_deck(path: Path, old: str, new: str) -> None:
+    with h5py.File(path, "r+") as file:
+        deck = file.attrs["deck"]
+        assert old in deck
+        file.attrs["deck"] = deck.replace(old, new)
+
+
+def test_a_missing_routing_h5_is_no_dense_model(copy: Path) -> None:
+    missing = copy / "top_k/seed_1/routing.h5"
+    missing.unlink()
+    for options in ((), ("--matched-steps",)):
+        out, error = compared(copy, *options, status=2)
+        assert out == ""
+        assert f"{missing}: no such file" in error
+        assert "moe.experts = 7" in error
+    # Dense is what the settings call so: here by layers.
+    set_deck(copy / "top_k/seed_1/training.h5", "\ndense_layers = 1\n", "\ndense_layers = 2\n")
+    compared(copy, status=0)
+
+
+def test_counts_that_were_not_kept_are_no_dense_model(copy: Path) -> None:
+    path = copy / "top_k/seed_1/routing.h5"
+    with h5py.File(path, "r+") as file:
+        for name in ("interval", "tokens", "expert_count", "expert_dropped"):
+            kept = file[name][:0]
+            labels = [axis.label for axis in file[name].dims]
+            del file[name]
+            file[name] = kept
+            for axis, text in zip(file[name].dims, labels, strict=True):
+                axis.label = text
+    _, error = compared(copy, status=2)
+    assert f"{path}: 'interval' has no rows yet; one is written every statistics.every" in error
+    with h5py.File(path, "r+") as file:
+        del file["interval"]
+    _, error = compared(copy, status=2)
+    assert f"{path}: no dataset 'interval'" in error
