@@ -123,11 +123,12 @@ def test_whole_study(tiny: TinyRun) -> None:
     assert (output / "relu-flops/seed_1/held_out.txt").exists()
 
     report = subprocess.run(
-        [sys.executable, ROOT / "postprocess/study.py", output, "--corpus", "nowhere"],
+        [sys.executable, ROOT / "postprocess/study.py", output],
         capture_output=True,
         text=True,
         check=False,
         timeout=100,
+        cwd=tiny.folder,  # without a corpus
     )
     assert report.returncode == 0, report.stderr
     rows = [line for line in report.stdout.splitlines() if line.startswith("| ")]
@@ -235,3 +236,75 @@ def test_counts_that_were_not_kept_are_no_dense_model(copy: Path) -> None:
         del file["interval"]
     _, error = compared(copy, status=2)
     assert f"{path}: no dataset 'interval'" in error
+
+
+MANIFEST = '{"domains": {"even": {"bytes_per_token": 2}, "strange": {"bytes_per_token": 3.5}}}'
+
+
+def bits_per_byte(table: str, variant: str) -> list[str]:
+    """Of trained and of held-out domains, as the table has it."""
+    row = next(line for line in table.splitlines() if line.startswith(f"| {variant} |"))
+    return row.split(" | ")[4:6]
+
+
+def test_bytes_per_token_are_the_manifests(copy: Path, tmp_path: Path) -> None:
+    # Not asked for: the columns are empty, and it is said why.
+    out, error = compared(copy, status=0, cwd=tmp_path)
+    assert bits_per_byte(out, "top_k") == ["-", "-"]
+    assert "nan" not in out
+    assert error.count("\n") == 1
+    assert "build/corpus/quickstart/corpus.json: no such file" in error and "bits/byte" in error
+    # Asked for, it must be there and be one.
+    corpus = tmp_path / "corpus.json"
+    _, error = compared(copy, "--corpus", corpus, status=2)
+    assert f"{corpus}: no such file" in error
+    for text in ("no JSON", "[]", '{"domains": {"even": {}}}', '{"domains": {"even": 3}}', "\xff"):
+        corpus.write_text(text, encoding="latin-1")
+        _, error = compared(copy, "--corpus", corpus, status=2)
+        assert f"{corpus}: " in error
+    corpus.write_text('{"domains": {"even": {"bytes_per_token": 2}}}')
+    out, error = compared(copy, "--corpus", corpus, status=0)
+    trained, held_out = bits_per_byte(out, "top_k")
+    assert float(trained) > 0 and held_out == "-"
+    assert error.count("\n") == 1 and f"{corpus}: has no bytes per token of strange" in error
+    corpus.write_text(MANIFEST)
+    out, error = compared(copy, "--corpus", corpus, status=0)
+    assert error == "" and all(float(bits) > 0 for bits in bits_per_byte(out, "top_k"))
+
+
+@pytest.mark.parametrize("name", ["training.h5", "routing.h5"])
+def test_damaged_files_are_named(copy: Path, name: str) -> None:
+    path = copy / "top_k/seed_1" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    _, error = compared(copy, status=2)
+    assert f"{path}: damaged HDF5 file" in error
+    path.write_text("no HDF5")
+    _, error = compared(copy, status=2)
+    assert f"{path}: not an HDF5 file" in error
+
+
+def test_losses_that_cannot_be_read_are_named(copy: Path) -> None:
+    path = copy / "top_k/seed_1/held_out.txt"
+    path.write_bytes(b"\xff\n")
+    _, error = compared(copy, status=2)
+    assert f"{path}: has no losses" in error
+    path.unlink()
+    path.mkdir()
+    _, error = compared(copy, status=2)
+    assert f"{path}: " in error
+
+
+def test_an_output_that_cannot_be_written_is_named(copy: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    corpus = tmp_path / "corpus.json"
+    corpus.write_text(MANIFEST)
+    arguments = (copy, "--corpus", corpus, "--output")
+    for output in (file, file / "below"):
+        _, error = compared(*arguments, output, status=1)
+        assert f"study.py: {file}" in error and "Errno" not in error
+    output = tmp_path / "output"
+    (output / "study.json").mkdir(parents=True)
+    _, error = compared(*arguments, output, status=1)
+    assert error == f"study.py: {output / 'study.json'}: Is a directory\n"
