@@ -146,7 +146,7 @@ def test_whole_study(tiny: TinyRun) -> None:
 
 
 def test_bad_usage(tiny: TinyRun) -> None:
-    for options in (("--seed", "1"), ("--only",), ("--only", "77")):
+    for options in (("--seed", "1"), ("--only",)):
         finished = run(tiny, *options)
         assert finished.returncode == 2, finished.stderr
     report = subprocess.run(
@@ -158,6 +158,37 @@ def test_bad_usage(tiny: TinyRun) -> None:
     )
     assert report.returncode == 2
     assert report.stderr.count("\n") == 1 and "no finished runs" in report.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--only", "0"), "--only: found '0', expected a number from 1"),
+        (("--only", "x"), "--only: found 'x', expected a number from 1"),
+        (("--only", "1p;2"), "--only: found '1p;2', expected a number from 1"),
+        (("--only", ""), "--only: found '', expected a number from 1"),
+        (("--only", "77"), "there is no run number 77"),
+        (("--ranks", "0"), "--ranks: found '0', expected a number from 1"),
+        (("--ranks", "two"), "--ranks: found 'two', expected a number from 1"),
+        (("--seeds", "1 x"), "--seeds: found 'x', expected numbers from 0 to 4294967295"),
+        (("--seeds", "1,2"), "--seeds: found '1,2', expected numbers from 0 to 4294967295"),
+        (("--seeds", "01"), "--seeds: found '01', expected numbers from 0 to 4294967295"),
+        (("--seeds", "*"), "--seeds: found '*', expected numbers from 0 to 4294967295"),
+        (("--seeds", "4294967296"), "--seeds: found '4294967296', expected numbers from 0 to"),
+        (("--seeds", " "), "--seeds: found ' ', expected numbers from 0 to 4294967295"),
+        (("--decks", "none.deck"), "--decks: none.deck: no such file"),
+        (("--decks", " "), "--decks: found ' ', expected files"),
+        (("--held-out", "none.txt"), "--held-out: none.txt: no such file"),
+    ],
+)
+def test_values_of_options_are_checked(tiny: TinyRun, options: tuple[str, str], said: str) -> None:
+    for more in (("--list",), ()):
+        finished = run(tiny, *options, *more)
+        assert finished.returncode == 2, finished.stderr
+        assert finished.stdout == ""
+        assert finished.stderr.startswith(f"inputs/study/run: {said}")
+        assert finished.stderr.count("\n") == 1
+    assert not (tiny.folder / "study").exists()
 
 
 def test_intervals() -> None:
