@@ -38,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
         description="Compares two runs bit for bit: their statistics by step and the tensors of "
         "their checkpoints. Where they part it names the step, the dataset and row, and the "
         "tensors of the first checkpoint that differs. Timings and layout are left aside; of runs "
-        "of different lengths the common steps are compared.",
+        "of different lengths the common steps are compared. A statistics file that one run alone "
+        "has is a difference.",
         epilog="Exit status: 0 the same, 1 different, 2 bad input.",
     )
     kind = "output directory, training.h5, routing.h5, traces.h5 or checkpoint"
@@ -70,6 +71,7 @@ def report(comparison: RunComparison, most: int = 10) -> Iterator[str]:
     """Lines for people; values are A's / B's."""
     yield from (f"note: {note}" for note in comparison.notes)
     yield from (f"setting: {setting}" for setting in comparison.settings)
+    yield from comparison.lacking
     for name, statistics in comparison.statistics.items():
         yield from _statistics_lines(name, statistics, most)
     parted = comparison.parted

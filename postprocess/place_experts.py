@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,18 +16,20 @@ from routing_statistics import placement
 from routing_tables import RoutingTables
 from settings_comparison import deck_values
 from statistics_file import InputError, StatisticsFile
+from whole_file import write_whole
 
 SIMULATED_STEPS = 16
+MEASURED_STEPS = 10
 
 
 def main() -> int:
-    arguments = parser().parse_args()
+    arguments = parse(parser())
     try:
         if arguments.by is not None:
             lines = place(arguments)
         else:
             with StatisticsFile(arguments.run / "training.h5", "training.h5") as training:
-                lines = list(measured(training, arguments.steps))
+                lines = list(measured(training, arguments.steps or MEASURED_STEPS))
         for line in lines:
             print(line)
         sys.stdout.flush()
@@ -36,9 +37,23 @@ def main() -> int:
         print(f"place_experts.py: {error}", file=sys.stderr)
         return error.status
     except OSError as error:
-        print(f"place_experts.py: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = error.filename or arguments.run
+        print(f"place_experts.py: {where}: {error.strerror or error}", file=sys.stderr)
         return 1
     return 0
+
+
+def parse(top: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was asked for; none of it is ignored."""
+    arguments = top.parse_args()
+    if arguments.by is not None:
+        if arguments.steps is not None:
+            top.error("--steps is of what a run measured, and goes without --by")
+        return arguments
+    for name in ("expert_ranks", "ranks", "output"):
+        if getattr(arguments, name) is not None:
+            top.error(f"--{name.replace('_', '-')} needs --by, which chooses a placement")
+    return arguments
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,7 +77,10 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--output", type=Path, metavar="FILE", help="where the placement goes")
     top.add_argument(
-        "--steps", type=positive, default=10, metavar="N", help="last ones measured (default 10)"
+        "--steps",
+        type=positive,
+        metavar="N",
+        help=f"last ones measured (default {MEASURED_STEPS})",
     )
     return top
 
@@ -214,9 +232,7 @@ def write(
     lines.append("# Of a million copies of each data source, those to each rank.")
     for name, shares in zip(file.names("source"), plan.to_rank, strict=True):
         lines.append(f"source {name} = {' '.join(f'{round(1e6 * s)}' for s in shares.tolist())}")
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("\n".join(lines) + "\n")
-    os.replace(temporary, path)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

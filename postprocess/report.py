@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from report_sections import (
 from report_sections.page import Section, render
 from report_sections.run import Run, open_run
 from statistics_file import InputError
+from whole_file import write_whole
 
 STORY = (overview, losses)
 ROUTING = (load, copies, router, settling, drift, pairs, domains, vocabulary)
@@ -41,7 +41,8 @@ def main() -> int:
         label_of = token_names(arguments.tokenizer)
         with open_run(arguments.run, arguments.layers, arguments.min_count, plain(label_of)) as run:
             text = report(run)
-        write(output, text)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(output, text)
         print(output)
     except InputError as error:
         print(f"report.py: {error}", file=sys.stderr)
@@ -104,18 +105,6 @@ def sections(run: Run) -> list[Section]:
 def subtitle(run: Run) -> str:
     version = run.file.attribute("version")
     return f"hearth {version}" if version else "hearth"
-
-
-def write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 if __name__ == "__main__":

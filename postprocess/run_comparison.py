@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 
 from checkpoint_comparison import CheckpointComparison, compare_checkpoints, is_checkpoint
-from settings_comparison import different_settings
+from settings_comparison import deck, different_settings
 from statistics_comparison import StatisticsComparison, compare_statistics
 from statistics_file import InputError, open_file
 
@@ -24,11 +24,13 @@ class RunComparison:
     settings: list[str] = field(default_factory=list)  # deck, version and data that differ
     statistics: dict[str, StatisticsComparison] = field(default_factory=dict)  # by file
     checkpoints: list[CheckpointComparison] = field(default_factory=list)  # to the first unlike
+    lacking: list[str] = field(default_factory=list)  # files that one run alone has and both should
     notes: list[str] = field(default_factory=list)  # what was not compared
 
     @property
     def same(self) -> bool:
-        return all(part.same for part in (*self.statistics.values(), *self.checkpoints))
+        parts = (*self.statistics.values(), *self.checkpoints)
+        return not self.lacking and all(part.same for part in parts)
 
     @property
     def first_step(self) -> int | None:
@@ -48,6 +50,11 @@ def compare_runs(a: Path, b: Path, trust: bool = False) -> RunComparison:
 
     Throws InputError where a path is neither, or they have nothing in common.
     """
+    for path in (a, b):
+        if not path.exists():
+            raise InputError(
+                f"{path}: no such file or folder; expected an output directory, {KIND}"
+            )
     result = RunComparison()
     if a.is_dir() and b.is_dir():
         _compare_folders(a, b, trust, result)
@@ -56,7 +63,7 @@ def compare_runs(a: Path, b: Path, trust: bool = False) -> RunComparison:
     else:
         _compare_files(a, b, trust, result)
     if not result.checkpoints and not any(map(_compared, result.statistics.values())):
-        detail = "; ".join(result.notes)
+        detail = "; ".join([*result.lacking, *result.notes])
         raise InputError(f"{a}, {b}: have no step in common{': ' if detail else ''}{detail}")
     return result
 
@@ -84,11 +91,13 @@ def _both(a: Path, b: Path, work: Callable[[h5py.File, h5py.File], None]) -> Non
 
 def _compare_folders(a: Path, b: Path, trust: bool, result: RunComparison) -> None:
     for name in (*STATISTICS, TRACES):
-        there = [folder for folder in (a, b) if (folder / name).is_file()]
-        if len(there) == 2:
+        there = [(folder / name).is_file() for folder in (a, b)]
+        if all(there):
             _compare_files(a / name, b / name, trust, result)
-        elif len(there) == 1:
-            result.notes.append(f"{name} is in {'A' if there[0] == a else 'B'} only")
+        elif any(there):
+            expected = _should_have(b if there[0] else a, name)
+            found = result.lacking if expected else result.notes
+            found.append(f"{name} is in {'A' if there[0] else 'B'} only")
     first, second = checkpoint_files(a), checkpoint_files(b)
     common = sorted(first.keys() & second.keys())
     for step in common:
@@ -99,6 +108,17 @@ def _compare_folders(a: Path, b: Path, trust: bool, result: RunComparison) -> No
         result.notes.append(
             f"checkpoints: A has {_steps(first)}, B {_steps(second)}; common are {_steps(common)}"
         )
+
+
+def _should_have(folder: Path, name: str) -> bool:
+    """Whether the run in the folder has made steps that such a file tells of."""
+    if name == TRACES:
+        if not (folder / STATISTICS[0]).is_file():
+            return False  # it lacks more than that
+        with open_file(folder / STATISTICS[0], KIND) as file:
+            return deck(file).get("statistics.trace_every", ["0"]) != ["0"]
+    statistics = any((folder / other).is_file() for other in STATISTICS)
+    return statistics or any(step > 0 for step in checkpoint_files(folder))
 
 
 def _steps(steps: dict[int, Path] | list[int]) -> str:

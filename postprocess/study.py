@@ -9,24 +9,28 @@ and what they do and do not support. Writes study.json and a figure beside them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 import figures
 from settings_comparison import deck_values
-from statistics_file import InputError
+from statistics_file import InputError, StatisticsFile
+from whole_file import write_whole
 
 LN2 = math.log(2)
 # 97.5 % points of Student's t for 1 to 10 degrees of freedom.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+CORPUS = Path("build/corpus/quickstart/corpus.json")
 TOLERANCE = 0.02  # of FLOPs that count as equal
 
 
@@ -54,6 +58,8 @@ class Interval:
     half_width: float  # infinite with one seed
 
     def __str__(self) -> str:
+        if not math.isfinite(self.mean):
+            return "-"
         if not math.isfinite(self.half_width):
             return f"{self.mean:.4f}"
         return f"{self.mean:.4f} ± {self.half_width:.4f}"
@@ -72,9 +78,20 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(float(array.mean()), t * float(array.std(ddof=1)) / math.sqrt(len(array)))
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What the system or HDF5 fails with is an error of this file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
 def losses(path: Path) -> dict[str, float]:
     """What `hearth evaluate` has printed, by source; without the row of all."""
-    rows = re.findall(r"^(\S+) +(\S+) +(\d+) tokens$", path.read_text(), re.MULTILINE)
+    with reading(path):
+        text = path.read_text(errors="replace")
+    rows = re.findall(r"^(\S+) +(\S+) +(\d+) tokens$", text, re.MULTILINE)
     found = {name: float(loss) for name, loss, _ in rows if name != "all"}
     if not found:
         raise InputError(f"{path}: has no losses; hearth evaluate prints one for each source")
@@ -111,46 +128,87 @@ def flops_per_token(deck: Mapping[str, str], experts_per_layer: Sequence[float])
     return 6 * (weights + attention)
 
 
+@dataclass(frozen=True)
+class Routing:
+    """What a run's tokens had of its experts, over the whole training."""
+
+    experts_per_token: Sequence[float]  # by MoE layer, with matrices
+    dropped: float  # share of the chosen copies
+    specialisation: float
+
+
+DENSE = Routing((), 0.0, math.nan)
+
+
+def is_dense(deck: Mapping[str, str]) -> bool:
+    """Whether no layer has experts: such a run has no routing.h5."""
+    experts = [int(n) for n in deck["moe.experts"].split(",")]
+    return not any(experts) or int(deck["moe.dense_layers"]) >= int(deck["model.layers"])
+
+
+def read_routing(path: Path, deck: Mapping[str, str]) -> Routing:
+    """Of a model with experts: without its file nobody knows how many a token had."""
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; the run has experts (moe.experts = {deck['moe.experts']}), "
+            "and how many a token had is written there alone"
+        )
+    with reading(path), StatisticsFile(path, "routing.h5") as file:
+        file.intervals()  # at least one
+        file.checkpoints()
+        of_interval = ["interval", "layer", "expert"]
+        ffn = file.array("expert_kind", ["layer", "expert"]) == b"ffn"
+        count = file.array("expert_count", of_interval).sum(axis=0)
+        lost = file.array("expert_dropped", of_interval).sum(axis=0)
+        tokens = float(file.array("tokens", ["interval"]).sum())
+        by_source = file.array(
+            "source_expert_count", ["checkpoint", "layer", "source", "expert"]
+        ).sum(axis=0)
+        if tokens == 0:
+            raise file.failure("no tokens were routed; a finished run has some")
+    return Routing(
+        experts_per_token=list(np.where(ffn, count, 0).sum(axis=1) / tokens),
+        dropped=float(lost.sum() / max(1, lost.sum() + count.sum())),
+        specialisation=mean_specialisation(by_source, ffn),
+    )
+
+
 def read_run(folder: Path) -> Run:
     """A run that inputs/study/run has finished."""
-    with h5py.File(folder / "training.h5") as file:
-        deck = resolved_deck(file.attrs["deck"])
-        steps, tokens = int(file["step"][-1]), int(file["tokens"][:].sum())
-    experts: list[float] = []
-    dropped = specialisation = 0.0
-    if (folder / "routing.h5").exists() and deck["moe.experts"] != "0":
-        with h5py.File(folder / "routing.h5") as file:
-            kind = file["expert_kind"].asstr()[:]
-            count = file["expert_count"][:].sum(axis=0)
-            lost = file["expert_dropped"][:].sum(axis=0)
-            routed = float(file["tokens"][:].sum())
-            experts = list(np.where(kind == "ffn", count, 0).sum(axis=1) / routed)
-            dropped = float(lost.sum() / (lost.sum() + count.sum()))
-            by_source = file["source_expert_count"][:].sum(axis=0)  # (layer, source, expert)
-        specialisation = mean_specialisation(by_source, kind)
+    path = folder / "training.h5"
+    with reading(path), StatisticsFile(path, "training.h5") as file:
+        deck = resolved_deck(file.attribute("deck"))
+        steps = int(file.rows("step", "a finished run has one for each step")[-1])
+        tokens = int(file.array("tokens", ["step"]).sum())
+        try:
+            routing = DENSE if is_dense(deck) else read_routing(folder / "routing.h5", deck)
+            per_token = flops_per_token(deck, routing.experts_per_token)
+            seed = int(deck["run.seed"])
+        except KeyError as missing:
+            raise file.failure(f"no key {missing.args[0]} in its deck; hearth writes all") from None
     return Run(
         variant=folder.parent.name,
-        seed=int(deck["run.seed"]),
+        seed=seed,
         steps=steps,
         tokens=tokens,
-        flops=tokens * flops_per_token(deck, experts),
-        experts_per_token=float(np.mean(experts)) if experts else 0.0,
-        dropped=dropped,
-        specialisation=specialisation if experts else math.nan,
+        flops=tokens * per_token,
+        experts_per_token=float(np.mean(routing.experts_per_token or [0])),
+        dropped=routing.dropped,
+        specialisation=routing.specialisation,
         losses=losses(folder / "evaluation.txt"),
         held_out=losses(folder / "held_out.txt"),
     )
 
 
-def mean_specialisation(by_source: np.ndarray, kind: np.ndarray) -> float:
+def mean_specialisation(by_source: np.ndarray, ffn: np.ndarray) -> float:
     """How unevenly sources go to experts; 0: alike, near 1: an expert for each source.
 
     The mean over layers and experts of the total variation between the sources' shares of an
     expert's copies and their shares of all.
     """
     distances = []
-    for counts, kinds in zip(by_source, kind, strict=True):  # (source, expert)
-        used = (kinds == "ffn") & (counts.sum(axis=0) > 0)
+    for counts, with_matrices in zip(by_source, ffn, strict=True):  # (source, expert)
+        used = with_matrices & (counts.sum(axis=0) > 0)
         shares = counts[:, used] / counts[:, used].sum(axis=0)
         overall = counts.sum(axis=1, keepdims=True) / counts.sum()
         distances.append(np.abs(shares - overall).sum(axis=0).mean() / 2)
@@ -178,11 +236,42 @@ def variants_of(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
 
 
 def bytes_per_token(corpus: Path) -> dict[str, float]:
-    """By source, from the corpus' manifest; empty where there is none."""
-    if not corpus.exists():
+    """By source, from the corpus' manifest."""
+    if not corpus.is_file():
+        raise InputError(f"{corpus}: no such file; expected a corpus.json of preprocess/prepare.py")
+    with reading(corpus):
+        content = corpus.read_bytes()
+    try:
+        domains = json.loads(content)["domains"]
+        found = {name: float(entry["bytes_per_token"]) for name, entry in domains.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        found = {}
+    if not found or not all(of_token > 0 for of_token in found.values()):
+        raise InputError(
+            f"{corpus}: no bytes_per_token of domains; expected a corpus.json of "
+            "preprocess/prepare.py"
+        )
+    return found
+
+
+def known_bytes_per_token(asked: Path | None, runs: Sequence[Run]) -> dict[str, float]:
+    """Those of --corpus, or of the quick start's where there is one; says what is not known."""
+    corpus = asked or CORPUS
+    try:
+        found = bytes_per_token(corpus)
+    except InputError as error:
+        if asked is not None:
+            raise
+        note(f"{error}; without it no bits/byte (--corpus names another)")
         return {}
-    domains = json.loads(corpus.read_text())["domains"]
-    return {name: entry["bytes_per_token"] for name, entry in domains.items()}
+    sources = {source for run in runs for source in (*run.losses, *run.held_out)}
+    if unknown := sorted(sources - found.keys()):
+        note(f"{corpus}: has no bytes per token of {', '.join(unknown)}; bits/byte need them")
+    return found
+
+
+def note(text: str) -> None:
+    print(f"study.py: note: {text}", file=sys.stderr)
 
 
 def mean_loss(by_source: Mapping[str, float]) -> float:
@@ -342,15 +431,17 @@ def figure(table: Mapping[str, Mapping[int, Run]], of_token: Mapping[str, float]
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        epilog="Exit status: 0 done, 1 the output cannot be written, 2 bad input.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("study", type=Path, help="folder that inputs/study/run has filled")
     parser.add_argument("--reference", default="top_k", help="(default: %(default)s)")
     parser.add_argument(
         "--corpus",
         type=Path,
-        default=Path("build/corpus/quickstart/corpus.json"),
-        help="manifest with bytes per token of each source (default: %(default)s)",
+        help="manifest with bytes per token of each source, for the columns of bits/byte "
+        f"(default: {CORPUS}, where it is there)",
     )
     parser.add_argument(
         "--output", type=Path, help="folder of study.json and study.png (the study)"
@@ -375,22 +466,30 @@ def report(asked: argparse.Namespace) -> None:
         raise InputError(
             f"{asked.study}: no finished run of {asked.reference}; there are {', '.join(table)}"
         )
-    of_token = bytes_per_token(asked.corpus)
+    of_token = known_bytes_per_token(asked.corpus, runs)
     print("\n".join(table_lines(table, of_token)))
     print()
     print("\n".join(statements(table, asked.reference)))
     output = asked.output or asked.study
     output.mkdir(parents=True, exist_ok=True)
-    (output / "study.json").write_text(json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+    write_whole(output / "study.json", json.dumps([asdict(run) for run in runs], indent=1) + "\n")
     figure(table, of_token).savefig(output / "study.png")
 
 
 def main() -> int:
     try:
         report(parse())
-    except (InputError, OSError) as error:
+        sys.stdout.flush()
+    except InputError as error:
         print(f"study.py: {error}", file=sys.stderr)
-        return 2
+        return error.status
+    except BrokenPipeError:  # who reads the table, head for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        where = error.filename or "output"
+        print(f"study.py: {where}: {error.strerror or error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -263,3 +263,38 @@ def test_what_cannot_be_placed(monkeypatch, capsys, run, tmp_path):
     assert status == 2
     assert "no group 'layout'" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--output=placement",), "--output needs --by"),
+        (("--expert-ranks=3",), "--expert-ranks needs --by"),
+        (("--ranks=3",), "--ranks needs --by"),
+        (("--by=source", "--expert-ranks=3", "--steps=2"), "--steps is of what a run measured"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(monkeypatch, capsys, run, options, said):
+    monkeypatch.chdir(run)
+    with pytest.raises(SystemExit) as left:
+        call(monkeypatch, capsys, run, *options)
+    assert left.value.code == 2
+    assert f"place_experts.py: error: {said}" in capsys.readouterr().err
+    assert not (run / "placement").exists()
+
+
+def test_an_output_that_cannot_be_written_is_named(monkeypatch, capsys, run):
+    (run / "full").mkdir()
+    (run / "file").write_text("")
+    monkeypatch.chdir(run / "full")
+    for output, why in (
+        (run / "full", "Is a directory"),
+        (Path("."), "Is a directory"),
+        (run / "none" / "placement", "No such file or directory"),
+        (run / "file" / "placement", "Not a directory"),
+    ):
+        arguments = (run, "--by=source", "--expert-ranks=2", f"--output={output}")
+        status, _, error = call(monkeypatch, capsys, *arguments)
+        assert status == 1
+        assert error == f"place_experts.py: {output}: {why}\n"
+    assert not list(run.rglob("*.tmp"))

@@ -486,7 +486,9 @@ def test_folder_that_cannot_be_written(refuse, tmp_path):
 def test_output_that_is_a_folder(refuse, tmp_path):
     write_run(tmp_path / "run")
     (tmp_path / "page").mkdir()
-    assert "Is a directory" in refuse(1, tmp_path / "run", "--output", tmp_path / "page")
+    said = refuse(1, tmp_path / "run", "--output", tmp_path / "page")
+    assert said.rstrip("\n") == f"report.py: {tmp_path / 'page'}: Is a directory"
+    assert f"{Path('/')}: Is a directory" in refuse(1, tmp_path / "run", "--output", "/")
     assert [*tmp_path.glob("*.tmp")] == []
 
 

@@ -176,9 +176,53 @@ def test_another_model_has_other_shapes(launch: Launch, made: TinyRun, reference
     assert "  /model/layers/00/attention/query_norm: is in B only\n" in said
 
 
+@pytest.mark.parametrize("name", ["training.h5", "routing.h5"])
+def test_statistics_of_one_run_alone_are_a_difference(
+    reference: Path, copy: Path, name: str
+) -> None:
+    (copy / name).unlink()
+    assert compare(reference, copy, status=1).splitlines() == [f"{name} is in A only", "different"]
+    assert compare(copy, reference, status=1).splitlines() == [f"{name} is in B only", "different"]
+    # Neither has them: the rest is compared.
+    (both := copy.with_name("both")).mkdir()
+    shutil.copytree(copy, both, dirs_exist_ok=True)
+    assert name not in compare(copy, both, status=0)
+
+
+def test_a_run_that_has_not_begun_lacks_nothing(reference: Path, copy: Path) -> None:
+    """As hearth prune leaves a folder: a checkpoint of step 0 and no statistics."""
+    begun, bare = copy, copy.with_name("bare")
+    (bare / "checkpoints").mkdir(parents=True)
+    first = begun / "checkpoints/step_00000000.h5"
+    shutil.copy(begun / "checkpoints/step_00000003.h5", first)
+    with h5py.File(first, "r+") as file:
+        file.attrs["step"] = type(file.attrs["step"])(0)
+    shutil.copy(first, bare / "checkpoints")
+    said = compare(begun, bare, status=0)
+    assert "note: training.h5 is in A only\nnote: routing.h5 is in A only\n" in said
+    assert said.endswith("the same, bit for bit: checkpoints 0\n")
+    # A checkpoint of a later step is of a run that had statistics.
+    shutil.copy(begun / "checkpoints/step_00000003.h5", bare / "checkpoints")
+    assert compare(begun, bare, status=1).endswith("routing.h5 is in A only\ndifferent\n")
+
+
+def test_traces_of_one_run_alone(launch: Launch, made: TinyRun, reference: Path) -> None:
+    train(launch, made, "traced", (1, 1, 1), "--statistics.trace_every=2")
+    traced = made.folder / "traced"
+    # The other was told to leave none.
+    said = compare(reference, traced, status=0)
+    assert "note: traces.h5 is in B only\n" in said
+    lost = Path(shutil.copytree(traced, made.folder / "lost"))
+    (lost / "traces.h5").unlink()
+    assert compare(lost, traced, status=1) == "traces.h5 is in B only\ndifferent\n"
+
+
 def test_bad_input(reference: Path, tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    assert "no such file" in compare(reference / "training.h5", missing, status=2)
+    assert f"{missing}: no such file" in compare(reference / "training.h5", missing, status=2)
+    for pair in ((reference, missing), (missing, reference), (missing, missing)):
+        said = compare(*pair, status=2)
+        assert f"compare.py: {missing}: no such file or folder; expected an output dir" in said
     assert "have no step in common" in compare(reference, tmp_path, status=2)
     assert "two output directories or two files" in compare(
         reference, reference / "training.h5", status=2
