@@ -48,10 +48,11 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
             for layer, choice in zip(chosen, choices)
         ]
     )
-    which = {tables.choice_text(layer) for layer in chosen}
-    words = f"{which.pop()} = {chance:.0%}" if len(which) == 1 else f"about {chance:.0%}"
-
     slots = {tables.slots(layer) if tables.fixed_k(layer) else None for layer in chosen}
+    which = {(tables.slots(layer), len(tables.experts(layer))) for layer in chosen}
+    words = f"about {chance:.0%}"
+    if len(which) == 1 and None not in slots:
+        words = f"{'/'.join(map(str, which.pop()))} = {chance:.0%}"
     many = f"{slots.pop()} " if len(slots) == 1 and None not in slots else ""
 
     figure, axes = plt.subplots(figsize=(9, 5.2))

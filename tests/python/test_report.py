@@ -202,9 +202,34 @@ def test_variable_number_of_experts(tmp_path):
     for layer, mean in enumerate(each):
         assert f"{wording.number(mean)} (layer {layer + 1})" in text
     assert "Tokens of a source are those of training.h5" in text
-    assert "occurrences are estimated" in text
+    assert "cannot be known" not in text
+    row, layer = run.rows(run.checkpoints)[-1], 1
+    sent, tokens = sum(copies(row, layer, 6)), sum(len(trace.token) for trace in row)
+    level = wording.percent(sent / tokens / 6)
+    assert re.search(rf"k/E = .*{level} \(layer 2\) at the last point", text)
     (tmp_path / "training.h5").unlink()
     assert "a source's tokens are estimated" in text_of(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"variable": True}, {"drops": True}], ids=str)
+def test_shares_by_token_of_a_varying_number_of_experts(tmp_path, changes):
+    run = write_run(tmp_path, **changes)
+    row, text = run.rows(run.checkpoints)[-1], text_of(tmp_path)
+    n, found = seen(row, "token"), []
+    for layer, experts in enumerate(run.plan.experts):
+        took = taken(row, layer, "token")
+        ids = [best(n, took, e, [t for t in n if n[t] >= 8], 1)[0] for e in range(experts)]
+        mean = np.mean([took.get((t, e), 0) / n[t] for e, t in enumerate(ids)])
+        level = sum(copies(row, layer, experts)) / sum(n.values()) / experts
+        found.append((mean, -layer, wording.percent(level)))
+    share, layer, level = max(found)
+    assert (
+        f"In layer {1 - layer} an expert gets, in the mean, {wording.percent(share)} of the "
+        f"occurrences of the token that it takes most of (random choice: {level})"
+    ) in text
+    write_run(tmp_path / "old", occurrences=False, **changes)
+    text = text_of(tmp_path / "old")
+    assert "shares by token id cannot be known from it." in text and "takes most of" not in text
 
 
 def test_kinds_of_experts(tmp_path):
@@ -282,15 +307,18 @@ def test_sentence_of_the_score_on_other_data(tmp_path, seed):
         n = [seen(row, "token", half) for half in (0, 1)]
         took = [taken(row, layer, "token", half) for half in (0, 1)]
         eligible = [t for t in n[0] if n[0][t] >= 8 and n[1].get(t, 0) >= 8]
-        ids = [best(n[0], took[0], e, eligible, 1)[0] for e in range(experts)]
-        there, elsewhere = (
-            np.mean([took[half].get((t, e), 0) / n[half][t] for e, t in enumerate(ids)])
-            for half in (0, 1)
+        there, elsewhere = [], []
+        for a, b in ((0, 1), (1, 0)):
+            ids = [best(n[a], took[a], e, eligible, 1)[0] for e in range(experts)]
+            there += [took[a].get((t, e), 0) / n[a][t] for e, t in enumerate(ids)]
+            elsewhere += [took[b].get((t, e), 0) / n[b][t] for e, t in enumerate(ids)]
+        there, elsewhere = wording.percent(np.mean(there)), wording.percent(np.mean(elsewhere))
+        assert f"{there} there and {elsewhere} on the other in layer {layer + 1}" in text
+        headline = re.search(
+            r"In layer (\d).* scored on the other, of ids frequent in both, ([^%]+%)\.", text
         )
-        assert (
-            f"in layer {layer + 1} the best tokens of one have a share of "
-            f"{wording.percent(there)} there and of {wording.percent(elsewhere)} in the other"
-        ) in text
+        assert headline[1] != str(layer + 1) or headline[2] == elsewhere
+    assert "the even and the odd sequences of each source" in text
 
 
 def test_loss_sentence(tmp_path):
@@ -440,7 +468,7 @@ def test_halves_and_rows_are_told_apart(tmp_path):
     write_run(tmp_path / "halves", halves=True)
     assert "even and the odd sequences" in text_of(tmp_path / "halves")
     write_run(tmp_path / "rows")
-    assert "Counts are not split in halves" in text_of(tmp_path / "rows")
+    assert "counts are not split in halves" in text_of(tmp_path / "rows")
     write_run(tmp_path / "one", checkpoint_steps=12)
     assert "that did not choose the tokens cannot be computed" in text_of(tmp_path / "one")
 
