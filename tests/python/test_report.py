@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from plain_loops import best, chosen, copies, seen, taken
 from report_page import Page, outside_references, picture, read_page
-from synthetic_routing import NONE, label, write_run
+from synthetic_routing import NONE, label, write_routing, write_run
 
 import report
 from report_sections import wording
@@ -299,6 +299,52 @@ def test_pair_sentence(tmp_path):
     ) in text
 
 
+def test_random_levels_are_of_the_rows_that_the_shares_are_of(tmp_path):
+    """The number of experts of a token fell; of rare experts there are neither shares nor level."""
+    run = write_run(tmp_path, variable=True, slots=(4, 3), bias=2.5)
+    for step in run.steps[:8]:
+        for choice in step.choice:
+            choice[...] = np.arange(choice.shape[1])
+    write_routing(tmp_path / "routing.h5", run)
+    row, text = run.rows(run.checkpoints)[-1], text_of(tmp_path)
+    sources, pairs = [], []
+    for layer, experts in enumerate(run.plan.experts):
+        tokens = [who for trace in row for who in chosen(trace, layer)]
+        sources.append(sum(map(len, tokens)) / len(tokens) / experts)
+        rows = [[who for who in tokens if i in who] for i in range(experts)]
+        rows = [of_i for of_i in rows if len(of_i) >= 8]
+        meetings = sum(len(who) - 1 for of_i in rows for who in of_i)
+        pairs.append(meetings / sum(map(len, rows)) / (experts - 1))
+    names = ["layer 1", "layer 2"]
+    levels = wording.spread(sources, names, wording.percent)
+    largest = f"one expert gets is, by layer, {largest_shares(run)}"
+    assert f"{largest}; random choice gives {levels}." in text
+    levels = wording.spread(pairs, names, wording.percent)
+    assert f"random choice gives {levels}." in text
+    assert f"for k experts of a token, here {levels}." in text
+
+
+def largest_shares(run) -> str:
+    """Of a source's tokens of the last row, what one expert gets."""
+    row, largest = run.rows(run.checkpoints)[-1], []
+    n = seen(row, "source")
+    for layer, _ in enumerate(run.plan.experts):
+        took = taken(row, layer, "source")
+        largest.append(max(count / n[source] for (source, _), count in took.items()))
+    return wording.spread(largest, ["layer 1", "layer 2"], wording.percent)
+
+
+def test_preferences_of_few_copies_are_left_out(tmp_path):
+    write_run(tmp_path, slots=(3, 2))
+    with h5py.File(tmp_path / "routing.h5", "r+") as file:
+        counts = file["source_expert_count"]
+        counts[-1, 1] = 0
+        counts[-1, 1, 0, 4] = 3  # of one expert alone
+    text = text_of(tmp_path)
+    assert "The strongest preference is in layer 1" in text
+    assert text.count("too few copies") == 2
+
+
 @pytest.mark.parametrize("seed", [7, 8])
 def test_sentence_of_the_score_on_other_data(tmp_path, seed):
     run = write_run(tmp_path, halves=True, seed=seed)
@@ -356,7 +402,7 @@ LACKS = {
     ),
     "frequent sources": (
         {"length": 1, "interval_steps": 1, "checkpoint_steps": 1},
-        "No data source has 8 tokens in the last row",
+        "Of no data source would random choice give an expert 8 token copies in the last row",
     ),
     "rare tokens": (
         {"vocabulary": 400, "steps": 4},
