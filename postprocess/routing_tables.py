@@ -56,6 +56,11 @@ class RoutingTables:
 
     # By interval that has tokens
 
+    def last_interval(self) -> int:
+        """Last step of the last complete interval, with tokens or without; 0 before the first."""
+        ends = self.file.array("interval", ["interval"])
+        return int(ends[-1]) if len(ends) else 0
+
     def by_expert(self, name: str, layer: int) -> np.ndarray:
         """(intervals, experts)"""
         table = self.file.array(name, ["interval", "expert"], layer=layer)

@@ -61,7 +61,9 @@ def section(run: Run) -> Section:
     )
     result.say(_distance(run, tables, counts))
     result.show(_maps(run, tables, sources, ratios, span))
-    result.show(_table(tables, sources, shares, ratios, run.layers[-1], span))
+    known = [layer for layer in run.layers if np.isfinite(ratios[layer]).any()]
+    if known:
+        result.show(_table(tables, sources, shares, ratios, known[-1], span))
     if len(rows) > 1:
         result.show(_over_time(run, tables, sources, rows, shares, result))
     else:

@@ -34,6 +34,7 @@ class Plan:
     # The file's format and what it has
     variable: bool = False  # tokens have 1 to `slots` experts
     drops: bool = False  # a copy in ten reaches no expert
+    all_dropped: bool = False
     halves: bool = False
     drift: bool = False
     from_seed: bool = True  # the first weights are known
@@ -91,6 +92,10 @@ class Run:
             self._route(rng, step, probe, sources, noise=0, drops=False)
             for step in self.checkpoints
         ]
+        if plan.all_dropped:
+            for trace in self.probe:
+                for choice in trace.choice:
+                    choice[...] = NONE
         self.weights = self._walk(np.random.default_rng(plan.seed + 2))
 
     def _walk(self, rng: np.random.Generator) -> list[dict[str, list[np.ndarray]]]:
@@ -129,6 +134,8 @@ class Run:
             lost = np.zeros(choice.shape, bool)
             if plan.drops and drops:
                 lost = (rng.random(choice.shape) < 0.1) & (choice != NONE)
+            if plan.all_dropped and drops:
+                lost = choice != NONE
             choices.append(np.where(lost, NONE, choice))
             dropped.append(int(lost.sum()))
             e = np.exp(logits)

@@ -496,6 +496,21 @@ def test_specialisation_of_a_varying_number_of_experts(monkeypatch, capsys, plot
     assert "does not count the tokens of each id" in errors
 
 
+def test_runs_whose_copies_are_all_dropped(plot, refuse, tmp_path):
+    write_run(tmp_path / "all", all_dropped=True, extras=True)
+    file = tmp_path / "all" / "routing.h5"
+    assert "no expert received a token copy" in refuse("expert_load", file)
+    assert "no tokens in any checkpoint's row" in refuse("coactivation", file)
+    assert "no probe token has an expert" in refuse("saturation", file)
+    assert "no tokens in any checkpoint's row" in refuse("specialisation", file)
+    write_run(tmp_path / "some")
+    file = tmp_path / "some" / "routing.h5"
+    with h5py.File(file, "r+") as opened:
+        opened["expert_count"][-1, 0] = 0
+        opened["probe_choice"][-1, 0] = NONE
+    assert plot("expert_load", file) == ["expert_load.svg"]
+
+
 def test_specialisation_refusals(refuse, tmp_path):
     file = routing_file(tmp_path / "routing.h5")
     assert "--min-count N lowers" in refuse("specialisation", file, "--min-count", "100000")

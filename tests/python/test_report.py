@@ -342,7 +342,7 @@ def test_preferences_of_few_copies_are_left_out(tmp_path):
         counts[-1, 1, 0, 4] = 3  # of one expert alone
     text = text_of(tmp_path)
     assert "The strongest preference is in layer 1" in text
-    assert text.count("too few copies") == 2
+    assert "most used expert in layer 1" in text and "layer 2 (" in text
 
 
 @pytest.mark.parametrize("seed", [7, 8])
@@ -394,7 +394,12 @@ LACKS = {
     "probe": ({"probes": 0}, "There is no probe set (statistics.probe_tokens = 0)"),
     "checkpoints but one": ({"checkpoint_steps": 12}, "has 1 checkpoint; comparing choices takes"),
     "sources but one": ({"sources": ("only",)}, "All tokens are of one data source (only)"),
-    "intervals": ({"interval_steps": 20}, "No interval of router statistics is complete yet"),
+    "intervals": (
+        {"interval_steps": 20, "deck": {"statistics.every_steps": 20}},
+        "No interval is complete: the first takes 20 steps (statistics.every_steps), and the run "
+        "has done 12.",
+    ),
+    "copies": ({"all_dropped": True}, "100.0% of 4,608 token copies reached no expert"),
     "experts but one": ({"slots": (1, 1)}, "so that none are chosen together"),
     "frequent experts": (
         {"length": 1, "interval_steps": 1, "checkpoint_steps": 1},
@@ -418,7 +423,7 @@ LACKS = {
 }
 
 
-DRAWN = ("layers but one", "layers", "steps but one")  # the page too, which takes seconds
+DRAWN = ("layers but one", "layers", "steps but one", "copies")  # the page too, which takes seconds
 
 
 @pytest.mark.parametrize("missing", LACKS)
@@ -477,7 +482,7 @@ def test_run_that_has_just_begun(page_of, tmp_path):
                     label(file, key, tuple(axes), values)
     text = page_of(tmp_path).text
     assert "No step is done yet" in text
-    assert "No interval of router statistics is complete yet" in text
+    assert text.count("No interval is complete yet: one ends every") == 4
     assert "The run has 0 checkpoints" in text
 
 
@@ -505,9 +510,74 @@ def test_router_statistics_that_are_not_there(tmp_path):
     assert "entropy of the router (entropy)" in text and "z loss (z_loss)" in text
     with h5py.File(tmp_path / "routing.h5", "r+") as file:
         file["probability_mass"][...] = np.nan
-    assert "probability mass by expert (probability_mass)" in text_of(tmp_path)
+    assert "mass by expert (probability_mass)" in text_of(tmp_path)
     write_run(tmp_path / "more", extras=True)
     assert "Not in this run's files" not in text_of(tmp_path / "more")
+
+
+SCORES = {
+    "top_k": ({}, "the router's softmax p,"),
+    "sigmoids": ({"top_k.score": "sigmoid"}, "of p, a token's sigmoids over their sum,"),
+    "frozen": (
+        {"moe.router": "frozen", "top_k.score": "sigmoid", "capacity.score": "softmax"},
+        "sum over tokens of a token's sigmoids over their sum,",
+    ),
+    "chosen": (
+        {"moe.router": "capacity", "capacity.score": "softmax_chosen", "top_k.score": "sigmoid"},
+        "the router's softmax p,",
+    ),
+    "scaled_input": ({"moe.router": "scaled_input"}, "of p, a token's sigmoids over their sum,"),
+    "relu": ({"moe.router": "relu"}, "of p, a token's rectified logits over their sum,"),
+    "no deck": ({"moe.router": ""}, "normalised scores p (softmax; sigmoids or rectified logits"),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_are_called_what_they_are(tmp_path, name):
+    deck, words = SCORES[name]
+    write_run(tmp_path, deck=deck)
+    text = text_of(tmp_path)
+    assert words in text
+    assert ("softmax" in text) == ("softmax" in words)
+
+
+@pytest.mark.parametrize("router", ["hash", "random"])
+def test_routers_without_a_weight(tmp_path, router):
+    write_run(tmp_path, extras=True, deck={"moe.router": router})
+    text = text_of(tmp_path)
+    assert f"Router {router} chooses by a hash and has no weight" in text
+    assert "A token's gates sum to" in text
+    for word in (
+        "entropy of the router",
+        "Entropy of",
+        "norm of the router",
+        "z loss of a",
+        "mass,",
+    ):
+        assert word not in text
+
+
+def test_runs_whose_copies_are_all_dropped(tmp_path):
+    write_run(tmp_path / "all", all_dropped=True, extras=True)
+    text = text_of(tmp_path / "all")
+    assert "n/a" not in text and "always" not in text and "the busiest is" not in text
+    write_run(tmp_path / "some", extras=True)
+    with h5py.File(tmp_path / "some" / "routing.h5", "r+") as file:
+        file["expert_count"][-1, 0] = 0
+    text = text_of(tmp_path / "some")
+    assert re.search(r"In the last interval the busiest is expert \d in layer 2\.", text)
+
+
+def test_steps_in_no_interval(tmp_path):
+    write_run(tmp_path / "two", interval_steps=5)
+    text = text_of(tmp_path / "two")
+    assert "the last ending at step 10, so that steps 11 to 12 are in none;" in text
+    assert "No token copy was dropped, of 3,840 up to step 10." in text
+    write_run(tmp_path / "one", steps=13)
+    assert "the last ending at step 12, so that step 13 is in none;" in text_of(tmp_path / "one")
+    write_run(tmp_path / "none")
+    text = text_of(tmp_path / "none")
+    assert "in none" not in text and "up to step" not in text
 
 
 def test_halves_and_rows_are_told_apart(tmp_path):
@@ -569,7 +639,7 @@ def test_output_that_is_a_folder(refuse, tmp_path):
 
 def test_numbers_and_lists():
     texts = [wording.number(x) for x in (0, 3.14159, 0.000123, 1234567, 1e-9, np.nan, -0.5, 99.96)]
-    assert texts == ["0", "3.14", "0.000123", "1,234,567", "1.00e−09", "n/a", "−0.500", "100.0"]
+    assert texts == ["0", "3.14", "0.000123", "1,234,567", "1.00e−09", "n/a", "−0.500", "100"]
     assert [wording.percent(x) for x in (0, 0.5, 0.01, 0.00123)] == [
         "0.0%",
         "50.0%",
