@@ -64,7 +64,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     # One panel alone would be narrower than its headings.
     width = max(1.6 + 4.1 * columns, 8.0)
     figure, grid = plt.subplots(
-        grid_rows, columns, figsize=(width, 0.9 + 4.1 * grid_rows), squeeze=False
+        grid_rows, columns, figsize=(width, 1.5 + 4.1 * grid_rows), squeeze=False
     )
     panels = grid.ravel()
     for spare in panels[len(chosen) :]:
@@ -98,7 +98,7 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     figure.suptitle(
         f"Experts chosen together in {file.span(row)}"
         + (f": {which}" if shown < experts else "")
-        + "\nRandom choice would give the level beside the largest everywhere (lines in the colour "
+        + "\nRandom choice would give what is named random everywhere (lines in the colour "
         f"bar)\nRows of experts with fewer than {arguments.min_count:,} tokens are empty",
         x=0.01,
         ha="left",

@@ -30,14 +30,14 @@ class Scores:
         router = run.setting("moe.router")
         if not router:
             several = "softmax; sigmoids or rectified logits over their sum"
-            return cls("the router's scores", f"the router's normalised scores p ({several})")
+            return cls("the router's scores", f"the router's normalised scores p ({several}),")
         if router == "relu":
-            return cls("the rectified logits", "p, a token's rectified logits over their sum")
+            return cls("the rectified logits", "a token's rectified logits over their sum, p,")
         group = "top_k" if router == "frozen" else router
         if router == "scaled_input" or run.setting(f"{group}.score") == "sigmoid":
             name = "a token's sigmoids over their sum"
-            return cls(name, f"p, {name}")
-        return cls("the router's softmax", "the router's softmax p")
+            return cls(name, f"{name}, p,")
+        return cls("the router's softmax", "the router's softmax p,")
 
 
 @dataclass
@@ -129,7 +129,7 @@ def _entropy(story: Story) -> None:
     story.section.say(story.section.headline)
     story.show(
         curves.Panel("Entropy of the scores ÷ ln E", relative, 1, "undecided", bottom=None),
-        f"mean over tokens of the entropy −Σ p ln p of {story.scores.p}, relative to ln E (1: all "
+        f"mean over tokens of the entropy −Σ p ln p of {story.scores.p} relative to ln E (1: all "
         "E experts alike; 0: certain)",
         f"relative entropy {story.ends(relative[-1])}",
     )
@@ -157,8 +157,9 @@ def _mass(story: Story) -> None:
             "proportion to mass, 0: no relation)."
         )
     story.section.say(
-        f"Of the mass, the sum over tokens of {story.scores.summed}, the expert with most has "
-        f"{story.ends(peak[-1], times)} the mean in the last interval.",
+        f"Relative to the mean of its layer, the expert with most mass, the sum over tokens of "
+        f"{story.scores.summed}, has "
+        f"{story.ends(peak[-1], times)} in the last interval.",
         related,
     )
 

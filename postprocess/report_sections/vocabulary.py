@@ -171,11 +171,11 @@ def _bias(run: Run, tables: RoutingTables, rows: list[int], known: dict[int, Tra
     if tables.has_halves:
         data = "each point's data are two halves, the even and the odd sequences of each source"
         chosen, scored = "on one half", "on the other"
-        bias = "what it loses is selection bias (mean of both ways)"
+        bias = "the difference is selection bias (mean of both ways)"
     else:
         data = "counts are not split in halves, so that the data are two neighbouring points"
         chosen, scored = "at the point before the last", "at the last"
-        bias = "what it loses is selection bias, less what training added meanwhile"
+        bias = "the difference is selection bias and what training changed meanwhile"
     parts, rare = [], []
     for layer, trace in known.items():
         if not trace.ways:

@@ -517,7 +517,7 @@ def test_router_statistics_that_are_not_there(tmp_path):
 
 SCORES = {
     "top_k": ({}, "the router's softmax p,"),
-    "sigmoids": ({"top_k.score": "sigmoid"}, "of p, a token's sigmoids over their sum,"),
+    "sigmoids": ({"top_k.score": "sigmoid"}, "of a token's sigmoids over their sum, p,"),
     "frozen": (
         {"moe.router": "frozen", "top_k.score": "sigmoid", "capacity.score": "softmax"},
         "sum over tokens of a token's sigmoids over their sum,",
@@ -526,8 +526,8 @@ SCORES = {
         {"moe.router": "capacity", "capacity.score": "softmax_chosen", "top_k.score": "sigmoid"},
         "the router's softmax p,",
     ),
-    "scaled_input": ({"moe.router": "scaled_input"}, "of p, a token's sigmoids over their sum,"),
-    "relu": ({"moe.router": "relu"}, "of p, a token's rectified logits over their sum,"),
+    "scaled_input": ({"moe.router": "scaled_input"}, "of a token's sigmoids over their sum, p,"),
+    "relu": ({"moe.router": "relu"}, "of a token's rectified logits over their sum, p,"),
     "no deck": ({"moe.router": ""}, "normalised scores p (softmax; sigmoids or rectified logits"),
 }
 
