@@ -32,7 +32,10 @@ class Scores:
             several = "softmax; sigmoids or rectified logits over their sum"
             return cls("the router's scores", f"the router's normalised scores p ({several}),")
         if router == "relu":
-            return cls("the rectified logits", "a token's rectified logits over their sum, p,")
+            return cls(
+                "the rectified logits",
+                "a token's rectified logits over their sum, p, (0 for a token without any)",
+            )
         group = "top_k" if router == "frozen" else router
         if router == "scaled_input" or run.setting(f"{group}.score") == "sigmoid":
             name = "a token's sigmoids over their sum"
