@@ -145,9 +145,12 @@ def step_axis(axes: Axes, nbins: int = 8) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 
 
-def reference_line(axes: Axes, level: float, text: str, above: bool = False) -> None:
+def reference_line(
+    axes: Axes, level: float, text: str, above: bool = False, line: bool = True
+) -> None:
     """A dashed level with its name under the line's right end, or above it."""
-    axes.axhline(level, color=REFERENCE, linestyle="--", linewidth=1, zorder=1)
+    if line:
+        axes.axhline(level, color=REFERENCE, linestyle="--", linewidth=1, zorder=1)
     axes.annotate(
         text,
         (1, level),
@@ -159,6 +162,17 @@ def reference_line(axes: Axes, level: float, text: str, above: bool = False) -> 
         color=REFERENCE,
         fontsize="small",
     )
+
+
+def reference_curve(axes: Axes, x: np.ndarray, levels: np.ndarray, text: str = "") -> None:
+    """The same of a level that may vary along x; its name stands at the last one."""
+    low, high = axes.get_ylim()
+    above = levels[-1] - low < 0.2 * (high - low)
+    if np.ptp(levels) == 0:
+        reference_line(axes, levels[-1], text, above)
+        return
+    reference_line(axes, levels[-1], text, above, line=False)
+    axes.plot(x, levels, "--", color=REFERENCE, linewidth=1, zorder=1)
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], height_in: float) -> None:

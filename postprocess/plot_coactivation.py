@@ -32,6 +32,13 @@ def main() -> int:
         help="whose row, the tokens since the checkpoint before (default: the last with tokens)",
     )
     top.add_argument("--experts", type=positive, default=16, metavar="N", help="shown (default 16)")
+    top.add_argument(
+        "--min-count",
+        type=positive,
+        default=100,
+        metavar="N",
+        help="tokens that an expert needs for a share of its own (default 100)",
+    )
     return figures.run(top, "routing.h5", draw)
 
 
@@ -39,10 +46,16 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     tables, chosen = RoutingTables(file), file.chosen_layers(arguments.layers)
     row = checkpoint_row(tables, arguments.checkpoint)
     counts = [tables.coactivation(row, layer) for layer in chosen]
-    baselines = [chance_conditional(count) for count in counts]
-    if not any(baselines):
+    if all(chance_conditional(count) == 0 for count in counts):
         raise file.failure("each token goes to one expert, so none are chosen together")
-    shares = [conditional(count) for count in counts]
+    baselines = [chance_conditional(count, arguments.min_count) for count in counts]
+    if not np.isfinite(baselines).any():
+        most = max(int(np.diagonal(count).max()) for count in counts)
+        raise file.failure(
+            f"an expert has {most:,} tokens at most in {file.span(row)}, too few for a share of "
+            "its own; --min-count N lowers the bound"
+        )
+    shares = [conditional(count, arguments.min_count) for count in counts]
     experts = max(len(share) for share in shares)
     shown = min(arguments.experts, experts)
 
@@ -51,20 +64,23 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     # One panel alone would be narrower than its headings.
     width = max(1.6 + 4.1 * columns, 8.0)
     figure, grid = plt.subplots(
-        grid_rows, columns, figsize=(width, 0.9 + 4.1 * grid_rows), squeeze=False
+        grid_rows, columns, figsize=(width, 1.5 + 4.1 * grid_rows), squeeze=False
     )
     panels = grid.ravel()
     for spare in panels[len(chosen) :]:
         spare.set_axis_off()
     largest = max(share.max() for share in shares)
-    top = max(largest, 2 * max(baselines))
-    for axes, layer, table in zip(panels, chosen, shares, strict=False):
+    top = max(largest, 2 * np.nanmax(baselines))
+    for axes, layer, table, baseline in zip(panels, chosen, shares, baselines, strict=False):
         order = partners_together(table, strongest(table, shown))
         numbers = tables.experts(layer)
         image = axes.imshow(
             table[np.ix_(order, order)], cmap=figures.SEQUENTIAL, vmin=0, vmax=top, aspect="equal"
         )
-        axes.set_title(f"Layer {tables.block(layer)}: largest {table.max():.2f}")
+        known = f"largest {table.max():.2f}, random {baseline:.3f}"
+        if not np.isfinite(baseline):
+            known = "too few tokens"
+        axes.set_title(f"Layer {tables.block(layer)}: {known}")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_ticks(range(len(order)), labels=[str(numbers[expert]) for expert in order])
             axis.set_tick_params(length=0, labelsize="small" if shown <= 16 else 5)
@@ -74,17 +90,16 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     for axes in grid[:, 0]:
         axes.set_ylabel("of the tokens of expert i")
     bar = figure.colorbar(image, ax=panels, pad=0.02, shrink=0.85, aspect=30)
-    for baseline in set(baselines):
+    for baseline in {level for level in baselines if np.isfinite(level)}:
         bar.ax.axhline(baseline, color="black", linewidth=1.5)
     bar.outline.set_visible(False)
     bar.set_label("share of expert i's tokens that also chose j")
-    levels = " or ".join(sorted({f"{baseline:.3f}" for baseline in baselines}))
-    k = " or ".join(sorted({f"{tables.each(layer):.3g}" for layer in chosen}))
     which = f"the {shown} of {experts} experts with the strongest partners"
     figure.suptitle(
         f"Experts chosen together in {file.span(row)}"
         + (f": {which}" if shown < experts else "")
-        + f"\nRandom choice of {k} would give {levels} everywhere (line in the colour bar)",
+        + "\nRandom choice would give what is named random everywhere (lines in the colour "
+        f"bar)\nRows of experts with fewer than {arguments.min_count:,} tokens are empty",
         x=0.01,
         ha="left",
     )

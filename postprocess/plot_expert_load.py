@@ -33,6 +33,8 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     layers, chosen = tables.layers, file.chosen_layers(arguments.layers)
     counts = [tables.counts(layer) for layer in range(len(layers))]
     ratios = [share_of_copies(count) * count.shape[1] for count in counts]  # to the even share
+    if not any(count.any() for count in counts):
+        raise file.failure("no expert received a token copy in any interval")
     sizes = sorted({count.shape[1] for count in counts})
     experts = " or ".join(map(str, sizes))
 
@@ -63,7 +65,8 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     summary.set_ylabel("busiest ÷ mean")
     summary.set_title("Load of the busiest expert, relative to the mean, in every MoE layer")
 
-    norm = figures.ratio_norm(np.concatenate([ratios[layer].ravel() for layer in chosen]))
+    known = np.concatenate([ratios[layer].ravel() for layer in chosen])
+    norm = figures.ratio_norm(known[np.isfinite(known)])
     for axes, position in zip(maps, chosen, strict=True):
         ratio, numbers = ratios[position], tables.experts(position)
         mesh = axes.pcolormesh(
@@ -75,9 +78,10 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
             rasterized=True,
         )
         last = ratio[-1]
-        axes.set_title(
-            f"Layer {layers[position]}: at the end {last.min():.2f} to {last.max():.2f} × even"
-        )
+        ends = "no token copies"
+        if np.isfinite(last).all():
+            ends = f"{last.min():.2f} to {last.max():.2f} × even"
+        axes.set_title(f"Layer {layers[position]}: at the end {ends}")
         axes.set_ylabel("expert")
         ticks = figures.tick_positions(numbers, 8)
         axes.set_yticks(ticks, labels=[str(numbers[tick]) for tick in ticks])

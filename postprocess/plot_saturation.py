@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 import figures
-from routing_statistics import chance_agreement, saturation
+from routing_statistics import chance_agreement, mean_known, saturation
 from routing_tables import RoutingTables
 from statistics_file import StatisticsFile
 
@@ -41,17 +41,20 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     chosen = file.chosen_layers(arguments.layers) if arguments.layers else list(range(len(layers)))
     choices = [tables.probe_choice(layer) for layer in chosen]
     curves = [saturation(choice) for choice in choices]
+    if not np.isfinite(np.array(curves)).any():
+        raise file.failure(f"no probe token has an expert at the checkpoint of step {steps[-1]}")
     probes = choices[0].shape[1]
-    chance = np.mean(
+    chance = mean_known(
         [
             chance_agreement(choice[-1], choice[-1], len(tables.experts(layer)))
             for layer, choice in zip(chosen, choices)
         ]
     )
-    which = {tables.choice_text(layer) for layer in chosen}
-    words = f"{which.pop()} = {chance:.0%}" if len(which) == 1 else f"about {chance:.0%}"
-
     slots = {tables.slots(layer) if tables.fixed_k(layer) else None for layer in chosen}
+    which = {(tables.slots(layer), len(tables.experts(layer))) for layer in chosen}
+    words = f"about {chance:.0%}"
+    if len(which) == 1 and None not in slots:
+        words = f"{'/'.join(map(str, which.pop()))} = {chance:.0%}"
     many = f"{slots.pop()} " if len(slots) == 1 and None not in slots else ""
 
     figure, axes = plt.subplots(figsize=(9, 5.2))

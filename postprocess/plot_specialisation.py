@@ -17,7 +17,7 @@ from matplotlib.ticker import PercentFormatter
 
 import figures
 from arguments import positive
-from routing_statistics import best_tokens, mean_known, occurrences, preference, traced
+from routing_statistics import best_tokens, mean_known, preference, random_share, traced
 from routing_tables import RoutingTables
 from statistics_file import InputError, StatisticsFile
 
@@ -49,7 +49,8 @@ def main() -> int:
         type=positive,
         default=100,
         metavar="N",
-        help="tokens must have been seen so often at the last point (default 100)",
+        help="tokens must have been seen so often at the last point, and random choice must give "
+        "an expert so many copies of a data source (default 100)",
     )
     top.add_argument(
         "--points",
@@ -66,14 +67,20 @@ def draw(file: StatisticsFile, arguments: argparse.Namespace) -> Mapping[str, Fi
     tables = RoutingTables(file)
     file.checkpoints()
     pictures = {"specialisation_domain": draw_domains(tables, arguments)}
-    if "token_expert_count" in file:
-        pictures["specialisation_token"] = draw_tokens(tables, arguments, name_of)
-    else:
-        print(
-            f"{file.path}: no counts by token (statistics.token_counts = false), so no picture "
-            "of them",
-            file=sys.stderr,
+    wish = None if arguments.token_layer is None else [arguments.token_layer]
+    layer = file.chosen_layers(wish)[-1]
+    missing = ""
+    if "token_expert_count" not in file:
+        missing = "no counts by token (statistics.token_counts = false)"
+    elif not tables.knows_occurrences(layer):
+        missing = (
+            "the number of experts of a token varies and the file does not count the tokens of "
+            "each id (token_count)"
         )
+    if missing:
+        print(f"{file.path}: {missing}, so no picture of specialisation by token", file=sys.stderr)
+    else:
+        pictures["specialisation_token"] = draw_tokens(tables, layer, arguments, name_of)
     return pictures
 
 
@@ -84,7 +91,14 @@ def draw_domains(tables: RoutingTables, arguments: argparse.Namespace) -> Figure
     file = tables.file
     chosen = file.chosen_layers(arguments.layers)
     sources, row = file.names("source"), tables.last_counted()
-    ratios = [preference(tables.by_source(row, layer)) for layer in chosen]
+    counts = [tables.by_source(row, layer) for layer in chosen]
+    ratios = [preference(table, arguments.min_count) for table in counts]
+    if not any(np.isfinite(ratio).any() for ratio in ratios):
+        even = max(table.sum(1).max() / table.shape[1] for table in counts)
+        raise file.failure(
+            f"random choice would give an expert at most {even:.0f} copies of a data source in "
+            f"{file.span(row)}, too few; --min-count N lowers the bound"
+        )
 
     height = max(0.24 * len(sources), 0.5)
     figure, grid = plt.subplots(
@@ -108,24 +122,20 @@ def draw_domains(tables: RoutingTables, arguments: argparse.Namespace) -> Figure
             axes.tick_params(axis="x", rotation=90, labelsize=6.5)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    chance = " or ".join(sorted({chance_text(tables, layer) for layer in chosen}))
+    sizes = sorted({len(tables.experts(layer)) for layer in chosen})
+    even = " or ".join(f"1/{size} = {1 / size:.1%}" for size in sizes)
     grid[-1, 0].set_xlabel("expert, in the order of the source it prefers")
-    figures.ratio_bar(figure, mesh, grid[:, 0], "share of the source's tokens\n÷ random choice")
+    figures.ratio_bar(figure, mesh, grid[:, 0], "share of the source's copies\n÷ random choice")
     if len(sources) == 1:
         what = "Use of experts by the one data source"
     else:
         what = "Experts' preference for data sources"
     figure.suptitle(
-        f"{what}, {file.span(row)}\n1× is random choice: {chance} of a source's tokens for each",
+        f"{what}, {file.span(row)}\n1× is random choice: {even} of a source's copies for each",
         x=0.01,
         ha="left",
     )
     return figure
-
-
-def chance_text(tables: RoutingTables, layer: int) -> str:
-    """'6/64 = 9.4%', what random choice gives."""
-    return f"{tables.choice_text(layer)} = {tables.each(layer) / len(tables.experts(layer)):.1%}"
 
 
 def by_favourite(ratio: np.ndarray) -> list[int]:
@@ -144,15 +154,16 @@ class Traces:
     steps: np.ndarray  # (points)
     tokens: np.ndarray  # (experts, TOKENS_EACH); the most specialised at the last point
     share: np.ndarray  # (points, experts, TOKENS_EACH), NaN where a token did not occur
+    level: np.ndarray  # (points), of random choice
 
 
 def draw_tokens(
-    tables: RoutingTables, arguments: argparse.Namespace, name_of: Callable[[int], str]
+    tables: RoutingTables,
+    layer: int,
+    arguments: argparse.Namespace,
+    name_of: Callable[[int], str],
 ) -> Figure:
-    wish = None if arguments.token_layer is None else [arguments.token_layer]
-    layer = tables.file.chosen_layers(wish)[-1]
     experts = tables.experts(layer)
-    chance = tables.each(layer) / len(experts)
     traces = specialised(tables, layer, arguments.min_count, arguments.points)
     order = np.argsort(-traces.share[-1].mean(1), kind="stable")[: arguments.experts]
 
@@ -183,7 +194,7 @@ def draw_tokens(
         draw_panel(axes, traces.steps, traces.share[:, expert], texts)
         axes.set_title(f"Expert {experts[expert]}")
     for axes in panels[: len(order) + 1]:
-        axes.axhline(chance, color=figures.REFERENCE, linestyle="--", linewidth=1, zorder=1)
+        figures.reference_curve(axes, traces.steps, traces.level)
         axes.grid(axis="y", color="0.93")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.tick_params(labelbottom=True)
@@ -192,13 +203,18 @@ def draw_tokens(
     figure.supylabel("share of the token's occurrences that chose the expert", fontsize="medium")
     figure.suptitle(
         f"Experts' two most specialised tokens in layer {tables.block(layer)} "
-        f"(dashed: random choice, {chance_text(tables, layer)})\n"
+        f"(dashed: random choice, {chance_text(traces.level[-1], len(experts))})\n"
         f"Chosen at the last point among tokens seen {arguments.min_count:,} times or more, "
         "which favours that point",
         x=0.01,
         ha="left",
     )
     return figure
+
+
+def chance_text(share: float, experts: int) -> str:
+    """'6/64 = 9.4%', what random choice gives at the last point."""
+    return f"{share * experts:.3g}/{experts} = {share:.1%}"
 
 
 def draw_panel(axes: Axes, steps: np.ndarray, share: np.ndarray, names: Sequence[str]) -> None:
@@ -212,22 +228,28 @@ def draw_panel(axes: Axes, steps: np.ndarray, share: np.ndarray, names: Sequence
 
 
 def specialised(tables: RoutingTables, layer: int, min_count: int, points: int) -> Traces:
-    rows, each = tables.counted_rows(), tables.each(layer)
+    rows = tables.counted_rows()
     groups = [[rows[at] for at in group] for group in row_groups(len(rows), points)]
-    counts = tables.summed_by_token(groups[-1], layer)
-    tokens = occurrences(counts, each)
+
+    def counted(group: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Copies (token ids, experts) and occurrences (token ids)."""
+        copies = tables.summed_by_token(group, layer)
+        return copies, tables.summed_occurrences(group, layer, copies)
+
+    counts, tokens = counted(groups[-1])
     best = best_tokens(counts, tokens, min_count, TOKENS_EACH)
     if best is None:
         raise tables.file.failure(
             f"{(tokens >= min_count).sum()} tokens occur {min_count} times or more at the last "
             f"point, the most frequent {tokens.max():.0f} times; --min-count N lowers the bound"
         )
-    shares = [best.share]
+    shares, levels = [best.share], [random_share(counts, tokens)]
     for group in groups[-2::-1]:
-        counts = tables.summed_by_token(group, layer)
-        shares.append(traced(best.kinds, counts, occurrences(counts, each)))
+        point = counted(group)
+        shares.append(traced(best.kinds, *point))
+        levels.append(random_share(*point))
     steps = tables.checkpoints[[group[-1] for group in groups]]
-    return Traces(steps, best.kinds, np.array(shares[::-1]))
+    return Traces(steps, best.kinds, np.array(shares[::-1]), np.array(levels[::-1]))
 
 
 def row_groups(rows: int, points: int) -> list[range]:

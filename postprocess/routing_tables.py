@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from routing_statistics import Drift, mean_of_histogram
+from routing_statistics import Drift, mean_of_histogram, occurrences
 from routing_statistics.agreement import NONE
 from statistics_file import StatisticsFile
 
@@ -55,6 +55,11 @@ class RoutingTables:
         return self.kinds(layer) == WITH_WEIGHTS
 
     # By interval that has tokens
+
+    def last_interval(self) -> int:
+        """Last step of the last complete interval, with tokens or without; 0 before the first."""
+        ends = self.file.array("interval", ["interval"])
+        return int(ends[-1]) if len(ends) else 0
 
     def by_expert(self, name: str, layer: int) -> np.ndarray:
         """(intervals, experts)"""
@@ -121,6 +126,50 @@ class RoutingTables:
             total += self.by_token(row, layer, half)
         return total
 
+    def occurrences(self, row: int, half: int | None = None) -> np.ndarray | None:
+        """Tokens of each id (token ids), the same in all layers; None where the file lacks them."""
+        if "token_count" not in self.file:
+            return None
+        if "half" not in self.file.axes("token_count"):
+            assert half is None
+            return self.file.array("token_count", ["token"], checkpoint=row)
+        if half is None:
+            return self.file.array("token_count", ["half", "token"], checkpoint=row).sum(0)
+        return self.file.array("token_count", ["token"], checkpoint=row, half=half)
+
+    def knows_occurrences(self, layer: int) -> bool:
+        """Whether tokens of each id are known: counted, or copies ÷ k of a k that does not vary."""
+        return "token_count" in self.file or self.fixed_k(layer)
+
+    def summed_occurrences(
+        self, rows: list[int], layer: int, copies: np.ndarray, half: int | None = None
+    ) -> np.ndarray:
+        """The same, added over checkpoints; `copies`: what summed_by_token gives for them."""
+        assert self.knows_occurrences(layer)
+        if "token_count" not in self.file:
+            return occurrences(copies, self.slots(layer))
+        return np.sum([self.occurrences(row, half) for row in rows], 0)
+
+    def tokens_of_row(self, row: int) -> int | None:
+        """Tokens that a checkpoint's row counts; None where the file cannot tell."""
+        counted = self.occurrences(row)
+        if counted is not None:
+            return int(counted.sum())
+        ends = self.file.array("interval", ["interval"])
+        first = self.checkpoints[row - 1] if row > 0 else 0
+        last = self.checkpoints[row]
+        if not np.isin([first, last], [0, *ends]).all():
+            return None
+        tokens = self.file.array("tokens", ["interval"])
+        return int(tokens[(ends > first) & (ends <= last)].sum())
+
+    def each_in_row(self, row: int, layer: int) -> float:
+        """Mean experts of the tokens that a checkpoint's row counts; NaN where not known."""
+        if self.fixed_k(layer):
+            return self.slots(layer)
+        tokens = self.tokens_of_row(row)
+        return int(self.coactivation(row, layer).trace()) / tokens if tokens else np.nan
+
     def probe_choice(self, layer: int) -> np.ndarray:
         """Expert numbers (checkpoints, probes, slots); −1: none in the slot."""
         choice = self.file.array("probe_choice", ["checkpoint", "probe", "k"], layer=layer)
@@ -145,10 +194,6 @@ class RoutingTables:
     def each(self, layer: int) -> float:
         """Experts of a token: k, or the mean where the number varies."""
         return self.slots(layer) if self.fixed_k(layer) else self.experts_per_token(layer)
-
-    def choice_text(self, layer: int) -> str:
-        """'6/64', how many of how many experts a token has."""
-        return f"{self.each(layer):.3g}/{len(self.experts(layer))}"
 
     def slots(self, layer: int) -> int:
         """The most experts that a token can have, k where each has as many."""
@@ -189,7 +234,8 @@ class RoutingTables:
     def _find_fixed_k(self, layer: int) -> bool:
         histogram = self.histogram(layer)
         if histogram is not None:
-            return bool((histogram.sum(0) > 0).sum() <= 1)
+            tokens = histogram.sum(0)
+            return int(tokens.sum()) == tokens[self.slots(layer)]
         copies = self.counts(layer).sum(1)
         if (copies != self.slots(layer) * self.tokens).any():
             return False

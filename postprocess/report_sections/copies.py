@@ -21,7 +21,7 @@ def section(run: Run) -> Section:
     tables = run.routing
     assert tables is not None
     if not len(tables.intervals):
-        result.say("No interval is complete yet.")
+        result.say(run.no_interval())
         return result
     dropped = tables.by_layer("dropped")
     received = np.column_stack([tables.counts(layer).sum(1) for layer in range(len(tables.layers))])
@@ -60,11 +60,11 @@ def section(run: Run) -> Section:
 def _drops(run: Run, dropped: np.ndarray, received: np.ndarray, drops: np.ndarray) -> str:
     every = int(dropped.sum() + received.sum())
     if not dropped.any():
-        return f"No token copy was dropped, of {number(every)}."
+        return f"No token copy was dropped, of {number(every)}{run.interval_end()}."
     share = dropped.sum() / every
     return (
-        f"{percent(share)} of {number(every)} token copies reached no expert; in the last interval "
-        f"{spread(drops[-1], run.names(), percent)}."
+        f"{percent(share)} of {number(every)} token copies{run.interval_end()} reached no expert; "
+        f"in the last interval {spread(drops[-1], run.names(), percent)}."
     )
 
 

@@ -19,14 +19,14 @@ PANEL_HEIGHT_IN = 1.5
 
 @dataclass(frozen=True)
 class Panel:
-    """A quantity (rows, layers); `chance`: a level to compare with, and its name.
+    """A quantity (rows, layers); `chance`: a level to compare with, or one by row, and its name.
 
     The scale begins at `bottom`, or near the lowest value where that is None.
     """
 
     title: str
     values: np.ndarray
-    chance: float | None = None
+    chance: float | np.ndarray | None = None
     chance_name: str = ""
     bottom: float | None = 0.0
     top: float | None = None
@@ -40,17 +40,18 @@ def over_intervals(panels: Sequence[Panel], edges: np.ndarray, layers: Sequence[
     def draw(axes: Axes, curve: np.ndarray, colour: np.ndarray) -> None:
         axes.stairs(curve, edges, baseline=None, color=colour, linewidth=1.5)
 
-    return _stack(panels, layers, draw)
+    return _stack(panels, layers, draw, edges[1:])
 
 
 def over_checkpoints(panels: Sequence[Panel], steps: np.ndarray, layers: Sequence[int]) -> Figure:
     def draw(axes: Axes, curve: np.ndarray, colour: np.ndarray) -> None:
         axes.plot(steps, curve, "o-", color=colour, linewidth=1.5, markersize=3.5)
 
-    return _stack(panels, layers, draw)
+    return _stack(panels, layers, draw, steps)
 
 
-def _stack(panels: Sequence[Panel], layers: Sequence[int], draw) -> Figure:
+def _stack(panels: Sequence[Panel], layers: Sequence[int], draw, rows: np.ndarray) -> Figure:
+    """`rows`: the step at which each ends."""
     figure, grid = plt.subplots(
         len(panels),
         1,
@@ -66,21 +67,25 @@ def _stack(panels: Sequence[Panel], layers: Sequence[int], draw) -> Figure:
         axes.set_title(panel.title)
         axes.set_axisbelow(True)
         axes.grid(axis="y", color="0.9")
-        if panel.chance is not None:
-            low, high = axes.get_ylim()
-            at_bottom = panel.chance - low < 0.2 * (high - low)
-            figures.reference_line(axes, panel.chance, panel.chance_name, above=at_bottom)
+        levels = _levels(panel, len(rows))
+        if np.isfinite(levels[-1:]).any():
+            figures.reference_curve(axes, rows, levels, panel.chance_name)
     if len(layers) > 1:
         depth.bar(figure, grid[:, 0], 24, aspect=18 * len(panels))
     figures.step_axis(grid[-1, 0], 5)
     return figure
 
 
+def _levels(panel: Panel, rows: int) -> np.ndarray:
+    """The level to compare with by row, alike where it is one; NaN without one."""
+    level = np.nan if panel.chance is None else panel.chance
+    return np.full(rows, level) if np.ndim(level) == 0 else np.asarray(level)
+
+
 def _scale(axes: Axes, panel: Panel) -> None:
     """From the bottom to a little above what is shown, the level to compare with inside."""
     shown = panel.values[np.isfinite(panel.values)].tolist()
-    if panel.chance is not None:
-        shown.append(panel.chance)
+    shown += [level for level in _levels(panel, 1).tolist() if np.isfinite(level)]
     low, high = min(shown, default=0.0), max(shown, default=1.0)
     if panel.counts:
         axes.yaxis.get_major_locator().set_params(integer=True)

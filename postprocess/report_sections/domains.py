@@ -35,18 +35,15 @@ def section(run: Run) -> Section:
     last = rows[-1]
     counts = [tables.by_source(last, layer) for layer in layers]
     shares = [_share(run, tables, last, layer) for layer in layers]
-    ratios = [
-        np.where(np.isfinite(share), statistics.preference(table), np.nan)
-        for share, table in zip(shares, counts)
-    ]
+    ratios = [statistics.preference(table, run.min_count) for table in counts]
     if not any(np.isfinite(ratio).any() for ratio in ratios):
         result.say(
-            f"No data source has {run.min_count:,} tokens in the last row, too few for a share; "
-            "--min-count N lowers the bound."
+            f"Of no data source would random choice give an expert {run.min_count:,} token copies "
+            "in the last row, too few for a preference; --min-count N lowers the bound."
         )
         return result
     span = tables.file.span(last)
-    peaks = [np.nan_to_num(share).max() for share in shares]
+    peaks = [np.nanmax(share) if np.isfinite(share).any() else np.nan for share in shares]
     top = int(np.argmax([np.nan_to_num(ratio).max() for ratio in ratios]))
     source, expert = np.unravel_index(int(np.nan_to_num(ratios[top]).argmax()), ratios[top].shape)
     result.headline = (
@@ -58,12 +55,15 @@ def section(run: Run) -> Section:
     result.say(
         result.headline,
         f"The largest share of a source that one expert gets is, by layer, "
-        f"{spread(peaks, run.names(), percent)}; random choice gives {_chance(run, tables)}.",
+        f"{spread(peaks, run.names(), percent)}; random choice gives "
+        f"{_chance(run, _levels(run, tables, last))}.",
         _exactness(run, tables, last),
     )
     result.say(_distance(run, tables, counts))
     result.show(_maps(run, tables, sources, ratios, span))
-    result.show(_table(tables, sources, shares, ratios, run.layers[-1], span))
+    known = [layer for layer in run.layers if np.isfinite(ratios[layer]).any()]
+    if known:
+        result.show(_table(tables, sources, shares, ratios, known[-1], span))
     if len(rows) > 1:
         result.show(_over_time(run, tables, sources, rows, shares, result))
     else:
@@ -76,9 +76,20 @@ def _share(run: Run, tables: RoutingTables, row: int, layer: int) -> np.ndarray:
     counts = tables.by_source(row, layer)
     tokens = None if tables.fixed_k(layer) else source_tokens(run, tables, row)
     if tokens is None:
-        tokens = statistics.occurrences(counts, tables.each(layer))
+        tokens = statistics.occurrences(counts, _each(run, tables, row, layer))
     share = statistics.share_of_occurrences(counts, tokens)
     return np.where(tokens[:, None] >= run.min_count, share, np.nan)
+
+
+def _each(run: Run, tables: RoutingTables, row: int, layer: int) -> float:
+    """Mean experts of a row's tokens; of all the file's where neither file has their number."""
+    each = tables.each_in_row(row, layer)
+    if np.isfinite(each):
+        return each
+    tokens = source_tokens(run, tables, row)
+    if tokens is None:
+        return tables.each(layer)
+    return int(tables.coactivation(row, layer).trace()) / int(tokens.sum())
 
 
 def source_tokens(run: Run, tables: RoutingTables, row: int) -> np.ndarray | None:
@@ -110,13 +121,17 @@ def _exactness(run: Run, tables: RoutingTables, row: int) -> str:
         return "Tokens of a source are those of training.h5, since their number of experts varies."
     return (
         "Since the number of experts of a token varies, a source's tokens are estimated: its token "
-        "copies ÷ the mean number of experts of a token."
+        "copies ÷ the mean number of experts of all tokens."
     )
 
 
-def _chance(run: Run, tables: RoutingTables) -> str:
+def _levels(run: Run, tables: RoutingTables, row: int) -> list[float]:
+    """k/E of a row by layer: what random choice gives each expert of a source's tokens."""
     layers = range(len(tables.layers))
-    levels = [tables.each(layer) / len(tables.experts(layer)) for layer in layers]
+    return [_each(run, tables, row, layer) / len(tables.experts(layer)) for layer in layers]
+
+
+def _chance(run: Run, levels: list[float]) -> str:
     if len({percent(level) for level in levels}) == 1:
         return percent(levels[0])
     return spread(levels, run.names(), percent)
@@ -128,6 +143,8 @@ def _distance(run: Run, tables: RoutingTables, counts: list[np.ndarray]) -> str:
     for layer in run.layers:
         table = counts[layer]
         seen = table.sum(1) > 0
+        if not seen.any():
+            continue
         by_source = statistics.share_of_copies(table[seen])
         distance = np.abs(by_source - statistics.share_of_copies(table.sum(0))).sum(1) / 2
         weight = table[seen].sum(1) / table.sum()
@@ -144,6 +161,8 @@ def _maps(
     strongest = []
     for layer in run.layers:
         known = np.nan_to_num(ratios[layer])
+        if not known.any():
+            continue
         source, expert = np.unravel_index(int(known.argmax()), known.shape)
         strongest.append(
             f"{sources[source]} in expert {tables.experts(layer)[expert]} of layer "
@@ -154,7 +173,8 @@ def _maps(
         f"Heat maps of experts (columns) by data source (rows); strongest: {listed(strongest)}.",
         "Share of a source's token copies that an expert gets ÷ 1/E; with k experts for every "
         "token this is N(e, source) / N(source) ÷ k/E. 1× is random choice. "
-        f"Rows of sources with fewer than {run.min_count:,} tokens are empty. Experts stand in the "
+        "Rows of sources of which random choice would give an expert fewer than "
+        f"{run.min_count:,} copies are empty. Experts stand in the "
         f"order of the source that they prefer, {span}. Strongest: {listed(strongest)}.",
     )
 
@@ -207,7 +227,7 @@ def _table(
     rows = []
     for source, name in enumerate(sources):
         if not np.isfinite(ratios[layer][source]).any():
-            rows.append([name, "too few tokens", "", ""])
+            rows.append([name, "too few copies", "", ""])
             continue
         expert = int(np.nan_to_num(ratios[layer][source]).argmax())
         rows.append(
@@ -249,10 +269,9 @@ def _over_time(
         f"{moved(mean[0], mean[-1], percent)} (mean over experts and layers, from "
         f"{tables.file.span(rows[0])} to {tables.file.span(rows[-1])})."
     )
-    layer_levels = [tables.each(la) / len(tables.experts(la)) for la in layers]
-    level = float(statistics.mean_known(layer_levels))
-    label = f"random choice, {percent(level)}"
-    panel = curves.Panel("Share of the preferred source", means, level, label, shares=True)
+    levels = statistics.mean_known([_levels(run, tables, row) for row in rows], 1)
+    label = f"random choice, {percent(levels[-1])}"
+    panel = curves.Panel("Share of the preferred source", means, levels, label, shares=True)
     steps = tables.checkpoints[rows]
     return Picture(
         lambda: curves.over_checkpoints([panel], steps, tables.layers.tolist()),

@@ -21,9 +21,12 @@ def section(run: Run) -> Section:
     tables = run.routing
     assert tables is not None
     if not len(tables.intervals):
-        result.say("No interval is complete yet: one ends every statistics.every_steps steps.")
+        result.say(run.no_interval())
         return result
     layers = range(len(tables.layers))
+    if not any(tables.counts(layer)[-1].any() for layer in layers):
+        result.say("No expert received a token copy in the last interval.")
+        return result
     loads = [tables.counts(layer)[:, tables.with_weights(layer)] for layer in layers]
     peak, gini, entropy, dead = (
         np.column_stack([statistic(load) for load in loads])
@@ -95,7 +98,9 @@ def _trend(tables: RoutingTables, peak: np.ndarray, gini: np.ndarray, entropy: n
 
 def _chance(tables: RoutingTables, loads: list[np.ndarray], gini: np.ndarray) -> str:
     chance = [
-        statistics.gini_of_chance(load[-1].sum(), load.shape[1], tables.experts_per_token(layer))
+        statistics.gini_of_chance(
+            load[-1].sum(), load.shape[1], tables.counts(layer)[-1].sum() / tables.tokens[-1]
+        )
         for layer, load in enumerate(loads)
     ]
     noise, seen = float(statistics.mean_known(chance)), float(statistics.mean_known(gini[-1]))
@@ -134,19 +139,22 @@ def _maps(run: Run, tables: RoutingTables, edges: np.ndarray) -> Picture:
     ends = [
         f"{name}: {times(low)} to {times(high)}"
         for name, (low, high) in zip(run.names(run.layers), last)
+        if np.isfinite(high)
     ]
     busiest = [
         f"expert {tables.experts(layer)[int(np.nan_to_num(ratio[-1]).argmax())]} in layer "
         f"{tables.block(layer)}"
         for layer, ratio in zip(run.layers, ratios)
+        if np.isfinite(ratio[-1]).any()
     ]
+    which = f"the busiest is {listed(busiest) or 'none'}"
     return Picture(
         lambda: _draw_maps(run, tables, ratios, edges),
         f"Heat maps of each expert's load over training. In the last interval {listed(ends)} of "
-        f"an even share; the busiest is {listed(busiest)}.",
+        f"an even share; {which}.",
         "Load of each expert: its share of the layer's token copies in an interval ÷ 1/E, on a "
         f"logarithmic colour scale; 1× is the even share. Shown: {listed(run.names(run.layers))}. "
-        f"In the last interval the busiest is {listed(busiest)}.",
+        f"In the last interval {which}.",
     )
 
 

@@ -110,8 +110,12 @@ def _rows(run: Run) -> str:
             f"Router statistics are sums over {count(rows, 'interval')}, the last ending at step "
             f"{tables.intervals[-1]:,}"
         )
+        end, last = tables.last_interval(), run.last_step()
+        if end < last:
+            after = f"step {last:,}" if last == end + 1 else f"steps {end + 1:,} to {last:,}"
+            said += f", so that {after} {'is' if last == end + 1 else 'are'} in none"
     else:
-        said = "No interval of router statistics is complete yet"
+        said = run.no_interval().removesuffix(".")
     checkpoints = len(tables.checkpoints)
     if not checkpoints:
         return f"{said}; there is no checkpoint's row yet."

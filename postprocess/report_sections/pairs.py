@@ -12,7 +12,7 @@ from plot_coactivation import partners_together, strongest
 from report_sections import curves
 from report_sections.page import Picture, Section
 from report_sections.run import Run
-from report_sections.wording import listed, moved, number, percent, spread, times
+from report_sections.wording import listed, moved, percent, spread, times
 from routing_tables import RoutingTables
 
 SHOWN = 16  # experts of a map
@@ -24,15 +24,15 @@ def section(run: Run) -> Section:
     assert tables is not None
     rows = tables.counted_rows()
     if not rows:
-        result.say("No checkpoint's row counts any token yet, so that no pairs are known.")
+        result.say("No checkpoint's row counts any token copy, so that no pairs are known.")
         return result
     layers = range(len(tables.layers))
     counts = [tables.coactivation(rows[-1], layer) for layer in layers]
-    chance = [statistics.chance_conditional(table) for table in counts]
-    if not any(np.nan_to_num(chance)):
+    if not any(np.nan_to_num([statistics.chance_conditional(table) for table in counts])):
         result.say("Every token has one expert at most, so that none are chosen together.")
         return result
-    shares = [frequent_shares(table, run.min_count) for table in counts]
+    chance = [statistics.chance_conditional(table, run.min_count) for table in counts]
+    shares = [statistics.conditional(table, run.min_count) for table in counts]
     if not any(share.any() for share in shares):
         result.say(
             f"No expert has {run.min_count:,} tokens in the last row, too few for a share of its "
@@ -41,8 +41,9 @@ def section(run: Run) -> Section:
         return result
     span = tables.file.span(rows[-1])
     strongest_of = [statistics.strongest_pair(share) for share in shares]
-    largest = [share.max() for share in shares]
-    top = int(np.argmax(largest))
+    known = np.isfinite(chance)
+    largest = np.where(known, [share.max() for share in shares], np.nan)
+    top = int(np.nanargmax(largest))
     i, j = (int(tables.experts(top)[e]) for e in strongest_of[top])
     result.headline = (
         f"The closest pair is in layer {tables.block(top)}: {percent(largest[top])} of the tokens "
@@ -62,11 +63,6 @@ def section(run: Run) -> Section:
     else:
         result.say("There is one row of counts, so that nothing can be said of a trend.")
     return result
-
-
-def frequent_shares(counts: np.ndarray, min_count: int) -> np.ndarray:
-    """P(j | i) of experts i with so many tokens, zeros for others: few tokens tell nothing."""
-    return np.where(np.diagonal(counts)[:, None] >= min_count, statistics.conditional(counts), 0)
 
 
 def _symmetric(run: Run, tables: RoutingTables, ratios: list[np.ndarray]) -> str:
@@ -95,9 +91,11 @@ def _maps(
 ) -> Picture:
     pairs = []
     for layer in run.layers:
+        if not shares[layer].any():
+            continue
         i, j = (int(tables.experts(layer)[e]) for e in statistics.strongest_pair(shares[layer]))
         pairs.append(f"{i} → {j} in layer {tables.block(layer)} ({percent(shares[layer].max())})")
-    k_of = [f"{number(chance[layer])}" for layer in run.layers]
+    levels = spread([chance[layer] for layer in run.layers], run.names(run.layers), percent)
     return Picture(
         lambda: _draw_maps(run, tables, shares, ratios),
         f"Heat maps of co-activation in {listed(run.names(run.layers))}; strongest: "
@@ -106,7 +104,7 @@ def _maps(
         f"fewer than {run.min_count:,} tokens are empty. Left: P(j | i) = "
         "N(i, j) / N(i), of the tokens of expert i (row) the share that also chose j (column); the "
         "diagonal is left out. Random choice gives (k − 1) / (E − 1) for k experts of a token, "
-        f"here {listed(sorted(set(k_of)))}. Right: the same pairs as symmetric counts N(i, j) "
+        f"here {levels}. Right: the same pairs as symmetric counts N(i, j) "
         "relative to the mean over all pairs of the layer; random choice gives 1×. "
         f"Strongest: {listed(pairs)}.",
     )
@@ -160,12 +158,12 @@ def _over_time(run: Run, tables: RoutingTables, rows: list[int], result: Section
     for at, row in enumerate(rows):
         for layer in layers:
             counts = tables.coactivation(row, layer)
-            share = frequent_shares(counts, run.min_count)
+            share = statistics.conditional(counts, run.min_count)
             used = np.diagonal(counts) >= run.min_count
             if used.any():
                 largest[at, layer] = share.max()
                 typical[at, layer] = share[used].max(1).mean()
-            chance[at, layer] = statistics.chance_conditional(counts)
+            chance[at, layer] = statistics.chance_conditional(counts, run.min_count)
     steps = tables.checkpoints[rows]
     mean = statistics.mean_known(typical, 1)
     result.say(
@@ -173,8 +171,8 @@ def _over_time(run: Run, tables: RoutingTables, rows: list[int], result: Section
         f"{moved(mean[0], mean[-1], percent)} (mean over experts and layers, "
         f"{tables.file.span(rows[0])} against {tables.file.span(rows[-1])})."
     )
-    level = float(statistics.mean_known(chance[-1]))
-    label = f"random choice, {percent(level)}"
+    level = statistics.mean_known(chance, 1)
+    label = f"random choice, {percent(level[-1])}"
     panels = [
         curves.Panel(title, table, level, label, shares=True)
         for title, table in (
@@ -189,6 +187,6 @@ def _over_time(run: Run, tables: RoutingTables, rows: list[int], result: Section
         f"{spread(typical[-1], run.names(), percent)}.",
         "By layer and checkpoint (tokens since the one before): the largest P(j | i) of the layer, "
         "and the mean over experts of their largest, both of experts i with "
-        f"{run.min_count:,} tokens or more. A maximum over partners lies above random choice's "
-        "level for few tokens even where choice is random.",
+        f"{run.min_count:,} tokens or more, as is random choice's level (mean over layers). A "
+        "maximum over partners lies above that level for few tokens even where choice is random.",
     )

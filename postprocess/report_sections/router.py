@@ -14,6 +14,34 @@ from report_sections.run import Run
 from report_sections.wording import listed, moved, number, spread, times
 from routing_tables import RoutingTables
 
+UNLEARNED = ("hash", "random")  # without logits; the file has equal shares of the chosen experts
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What probability_mass sums over tokens, and what the entropy is of."""
+
+    summed: str
+    p: str  # sums to 1
+
+    @classmethod
+    def of(cls, run: Run) -> Scores:
+        """As src/ has it: by the router and its setting `score`."""
+        router = run.setting("moe.router")
+        if not router:
+            several = "softmax; sigmoids or rectified logits over their sum"
+            return cls("the router's scores", f"the router's normalised scores p ({several}),")
+        if router == "relu":
+            return cls(
+                "the rectified logits",
+                "a token's rectified logits over their sum, p, (0 for a token without any)",
+            )
+        group = "top_k" if router == "frozen" else router
+        if router == "scaled_input" or run.setting(f"{group}.score") == "sigmoid":
+            name = "a token's sigmoids over their sum"
+            return cls(name, f"{name}, p,")
+        return cls("the router's softmax", "the router's softmax p,")
+
 
 @dataclass
 class Story:
@@ -30,6 +58,10 @@ class Story:
     @property
     def layers(self) -> range:
         return range(len(self.tables.layers))
+
+    @property
+    def scores(self) -> Scores:
+        return Scores.of(self.run)
 
     def has(self, name: str, what: str) -> bool:
         """Whether the file has it with any number in it; else it is named as missing."""
@@ -55,10 +87,18 @@ def section(run: Run) -> Section:
     tables = run.routing
     assert tables is not None
     if not len(tables.intervals):
-        result.say("No interval is complete yet.")
+        result.say(run.no_interval())
         return result
     story = Story(run, tables, result)
-    for part in (_entropy, _mass, _gates, _logits, _balance, _z):
+    parts = (_entropy, _mass, _gates, _logits, _balance, _z)
+    router = run.setting("moe.router")
+    if router in UNLEARNED:
+        result.say(
+            f"Router {router} chooses by a hash and has no weight, so that it has no logits, no "
+            "scores and no losses."
+        )
+        parts = (_gates,)
+    for part in parts:
         part(story)
     if story.missing:
         result.say(
@@ -85,21 +125,21 @@ def _entropy(story: Story) -> None:
     experts = np.array([len(tables.experts(layer)) for layer in story.layers])
     relative = statistics.ratio(nats, np.log(experts))
     story.section.headline = (
-        f"The router's entropy, relative to that of an even softmax, {_trend(relative)} in the "
-        "mean over layers; at the end a token's probabilities are as spread as over so many equal "
+        f"The entropy of the router's scores, relative to that of equal ones, {_trend(relative)} "
+        "in the mean over layers; at the end a token's scores are as spread as over so many equal "
         f"experts: {story.ends(np.exp(nats[-1]))}."
     )
     story.section.say(story.section.headline)
     story.show(
-        curves.Panel("Entropy of the softmax ÷ ln E", relative, 1, "undecided", bottom=None),
-        "mean over tokens of the entropy −Σ p ln p of the router's softmax p, relative to ln E "
-        "(1: all E experts alike; 0: certain)",
+        curves.Panel("Entropy of the scores ÷ ln E", relative, 1, "undecided", bottom=None),
+        f"mean over tokens of the entropy −Σ p ln p of {story.scores.p} relative to ln E (1: all "
+        "E experts alike; 0: certain)",
         f"relative entropy {story.ends(relative[-1])}",
     )
 
 
 def _mass(story: Story) -> None:
-    if not story.has("probability_mass", "probability mass by expert"):
+    if not story.has("probability_mass", "mass by expert"):
         return
     tables = story.tables
     mass = [tables.by_expert("probability_mass", layer) for layer in story.layers]
@@ -108,16 +148,22 @@ def _mass(story: Story) -> None:
         _correlation(mass[layer][-1], tables.counts(layer)[-1]) for layer in story.layers
     ]
     story.show(
-        curves.Panel("Largest probability mass ÷ mean", peak, 1, "even", bottom=None),
-        "sum over tokens of the softmax, of the expert with most of it ÷ the mean over experts "
-        "(1: even)",
+        curves.Panel("Largest mass of scores ÷ mean", peak, 1, "even", bottom=None),
+        f"sum over tokens of {story.scores.summed}, of the expert with most of it ÷ the mean over "
+        "experts (1: even)",
         f"largest mass {story.ends(peak[-1], times)} the mean",
     )
+    related = ""
+    if np.isfinite(correlation).any():
+        related = (
+            f"Over experts, mass and load correlate with {story.ends(correlation)} (1: copies in "
+            "proportion to mass, 0: no relation)."
+        )
     story.section.say(
-        "Relative to the mean of its layer, the expert with most probability mass has "
-        f"{story.ends(peak[-1], times)} in the last interval. Over experts, mass and load "
-        f"correlate with {story.ends(correlation)} (1: copies "
-        "in proportion to mass, 0: no relation)."
+        f"Relative to the mean of its layer, the expert with most mass, the sum over tokens of "
+        f"{story.scores.summed}, has "
+        f"{story.ends(peak[-1], times)} in the last interval.",
+        related,
     )
 
 
@@ -134,10 +180,13 @@ def _gates(story: Story) -> None:
         "are renormalised)",
         f"sum of gates {story.ends(weight[-1])}",
     )
+    most = ""
+    if np.isfinite(peak).any():
+        most = f"The expert with most gate mass has {story.ends(peak, times)} of the mean."
     story.section.say(
         f"A token's gates sum to {story.ends(weight[-1])} in the last interval; in the mean over "
-        f"layers the sum {_trend(weight)}. The expert with most gate mass has "
-        f"{story.ends(peak, times)} of the mean."
+        f"layers the sum {_trend(weight)}.",
+        most,
     )
 
 

@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from routing_tables import RoutingTables
 from settings_comparison import deck_values
 from statistics_file import InputError, StatisticsFile
@@ -38,6 +40,34 @@ class Run:
             return float(self.setting(key))
         except ValueError:
             return None
+
+    def last_step(self) -> int:
+        """Of those done, 0 before the first; as far as the checkpoints say without training.h5."""
+        steps = np.zeros(0)
+        if self.training is not None:
+            steps = self.training.array("step", ["step"])
+        elif self.routing is not None:
+            steps = self.routing.checkpoints
+        return int(steps[-1]) if len(steps) else 0
+
+    def no_interval(self) -> str:
+        """Why there is no row of router statistics."""
+        assert self.routing is not None
+        if self.routing.last_interval():
+            return "No step of a complete interval changed a weight, so that there are no sums."
+        every, last = self.setting_number("statistics.every_steps"), self.last_step()
+        if not last or not every or last >= every:
+            return "No interval is complete yet: one ends every statistics.every_steps steps."
+        return (
+            f"No interval is complete: the first takes {every:,.0f} steps "
+            f"(statistics.every_steps), and the run has done {last:,}."
+        )
+
+    def interval_end(self) -> str:
+        """' up to step 4' where intervals end before the run's last step."""
+        assert self.routing is not None
+        end = self.routing.last_interval()
+        return f" up to step {end:,}" if end < self.last_step() else ""
 
     def names(self, layers: list[int] | None = None) -> list[str]:
         """'layer 3', by block number."""

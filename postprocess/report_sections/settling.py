@@ -37,6 +37,9 @@ def section(run: Run) -> Section:
     choices = [tables.probe_choice(layer) for layer in range(len(tables.layers))]
     final = np.column_stack([statistics.saturation(choice) for choice in choices])
     before = np.column_stack([statistics.saturation(choice, "previous") for choice in choices])
+    if not np.isfinite(final[0]).any():
+        result.say("No probe token has an expert at the last checkpoint.")
+        return result
     mean_chance = _chance(tables, choices, max(choice.shape[2] for choice in choices))
     names, probes = run.names(), choices[0].shape[1]
     result.headline = (

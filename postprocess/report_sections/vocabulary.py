@@ -15,11 +15,15 @@ from plot_specialisation import TOKENS_EACH, row_groups
 from report_sections import curves
 from report_sections.page import Picture, Section, Table
 from report_sections.run import Run
-from report_sections.wording import count, listed, moved, percent
+from report_sections.wording import count, listed, moved, percent, spread
 from routing_tables import RoutingTables
 
 POINTS = 10  # over training, at most: neighbouring checkpoints' counts are added
 LISTED = 10  # experts of the table
+
+
+# Tokens chosen on some data, and their S (experts, TOKENS_EACH) on other data.
+Way = tuple[statistics.BestTokens, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,10 @@ class Traces:
     steps: np.ndarray  # (points), the last step of each
     flame: np.ndarray  # (points, TOKENS_EACH), tokens chosen at the last point
     held_out: np.ndarray  # (points, TOKENS_EACH), tokens chosen on other data; NaN: none known
+    level: np.ndarray  # (points), of random choice
     best: statistics.BestTokens  # at the last point
     occurrences: np.ndarray  # (token ids), at the last point
-    last: tuple[statistics.BestTokens, np.ndarray] | None  # the last point's held-out score
+    ways: list[Way]  # at the last point; empty: none known
 
 
 def section(run: Run) -> Section:
@@ -46,16 +51,21 @@ def section(run: Run) -> Section:
         return result
     rows = tables.counted_rows()
     if not rows:
-        result.say("No checkpoint's row counts any token yet.")
+        result.say("No checkpoint's row counts any token copy.")
         return result
-    traces = {layer: _traces(run, tables, rows, layer) for layer in run.layers}
+    countable = [layer for layer in run.layers if tables.knows_occurrences(layer)]
+    unknown = _unknown(run, [layer for layer in run.layers if layer not in countable])
+    if not countable:
+        result.say(unknown)
+        return result
+    traces = {layer: _traces(run, tables, rows, layer) for layer in countable}
     known = {layer: trace for layer, trace in traces.items() if trace is not None}
     if not known:
-        result.say(_too_rare(run, tables, rows))
+        result.say(_too_rare(run, tables, rows, countable[-1]), unknown)
         return result
     shown = list(known)
-    result.headline = _headline(run, tables, known)
-    result.say(result.headline, _trend(tables, known), _exactness(tables, shown))
+    result.headline = _headline(tables, known)
+    result.say(result.headline, _trend(tables, known), unknown)
     result.say(_bias(run, tables, rows, known))
     result.show(_picture(run, tables, known))
     layer = shown[-1]
@@ -64,64 +74,75 @@ def section(run: Run) -> Section:
 
 
 def _traces(run: Run, tables: RoutingTables, rows: list[int], layer: int) -> Traces | None:
-    k = tables.each(layer)
     groups = [[rows[i] for i in group] for group in row_groups(len(rows), POINTS)]
 
-    def tokens(table: np.ndarray) -> np.ndarray:
-        return statistics.occurrences(table, k)
+    def counted(group: list[int], half: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Copies (token ids, experts) and occurrences (token ids)."""
+        copies = tables.summed_by_token(group, layer, half)
+        return copies, tables.summed_occurrences(group, layer, copies, half)
 
-    whole = tables.summed_by_token(groups[-1], layer)
-    best = statistics.best_tokens(whole, tokens(whole), run.min_count, TOKENS_EACH)
+    whole, occurrences = counted(groups[-1])
+    best = statistics.best_tokens(whole, occurrences, run.min_count, TOKENS_EACH)
     if best is None:
         return None
-    flame, held_out, last = [], [], None
+    flame, held_out, level, found = [], [], [], []
     before = None
     for group in groups:
         if tables.has_halves:
-            halves = [tables.summed_by_token(group, layer, half) for half in (0, 1)]
-            table = halves[0] + halves[1]
-            ways = [(halves[0], halves[1]), (halves[1], halves[0])]
+            even, odd = counted(group, 0), counted(group, 1)
+            point = even[0] + odd[0], even[1] + odd[1]
+            pairs = [(even, odd), (odd, even)]
         else:
-            table = tables.summed_by_token(group, layer)
-            ways = [] if before is None else [(before, table)]
-        flame.append(statistics.mean_share(statistics.traced(best.kinds, table, tokens(table))))
-        scores = [
-            statistics.held_out(a, tokens(a), b, tokens(b), run.min_count, TOKENS_EACH)
-            for a, b in ways
-        ]
-        found = [score for score in scores if score is not None]
+            point = counted(group)
+            pairs = [] if before is None else [(before, point)]
+        flame.append(statistics.mean_share(statistics.traced(best.kinds, *point)))
+        level.append(statistics.random_share(*point))
+        ways = [statistics.held_out(*a, *b, run.min_count, TOKENS_EACH) for a, b in pairs]
+        found = [way for way in ways if way is not None]
         means = [statistics.mean_share(score) for _, score in found]
         held_out.append(np.mean(means, 0) if means else np.full(TOKENS_EACH, np.nan))
-        last = found[0] if found else None
-        before = table
+        before = point
     steps = tables.checkpoints[[group[-1] for group in groups]]
-    return Traces(steps, np.array(flame), np.array(held_out), best, tokens(whole), last)
+    curves_of = (np.array(curve) for curve in (flame, held_out, level))
+    return Traces(steps, *curves_of, best, occurrences, found)
 
 
-def _level(tables: RoutingTables, layer: int) -> float:
-    return tables.each(layer) / len(tables.experts(layer))
+def _unknown(run: Run, layers: list[int]) -> str:
+    """Of files of earlier versions."""
+    if not layers:
+        return ""
+    where = "" if layers == run.layers else f" of {listed(run.names(layers))}"
+    return (
+        "The number of experts of a token varies and the file does not count the tokens of each id "
+        f"(token_count), so that shares by token id{where} cannot be known from it."
+    )
 
 
-def _too_rare(run: Run, tables: RoutingTables, rows: list[int]) -> str:
-    layer = run.layers[-1]
-    table = tables.by_token(rows[-1], layer)
-    most = statistics.occurrences(table, tables.each(layer)).max()
+def _too_rare(run: Run, tables: RoutingTables, rows: list[int], layer: int) -> str:
+    group = [rows[i] for i in row_groups(len(rows), POINTS)[-1]]
+    copies = tables.summed_by_token(group, layer)
+    most = tables.summed_occurrences(group, layer, copies).max()
     return (
         f"Fewer than {TOKENS_EACH} token ids occur {run.min_count:,} times or more at the last "
         f"point; the most frequent one occurs {most:,.0f} times. --min-count N lowers the bound."
     )
 
 
-def _headline(run: Run, tables: RoutingTables, known: dict[int, Traces]) -> str:
+def _headline(tables: RoutingTables, known: dict[int, Traces]) -> str:
     layer = max(known, key=lambda layer: known[layer].flame[-1, 0])
     trace = known[layer]
     text = (
         f"In layer {tables.block(layer)} an expert gets, in the mean, "
         f"{percent(trace.flame[-1, 0])} of the occurrences of the token that it takes most of "
-        f"(random choice: {percent(_level(tables, layer))})"
+        f"(random choice: {percent(trace.level[-1])})"
     )
     if np.isfinite(trace.held_out[-1, 0]):
-        text += f"; scored on data that did not choose it, {percent(trace.held_out[-1, 0])}"
+        how = (
+            "chosen on one half of the data and scored on the other"
+            if tables.has_halves
+            else "chosen at the point before and scored at the last"
+        )
+        text += f"; {how}, of ids frequent in both, {percent(trace.held_out[-1, 0])}"
     return f"{text}."
 
 
@@ -139,15 +160,6 @@ def _trend(tables: RoutingTables, known: dict[int, Traces]) -> str:
     )
 
 
-def _exactness(tables: RoutingTables, layers: list[int]) -> str:
-    if all(tables.fixed_k(layer) for layer in layers):
-        return ""
-    return (
-        "Since the number of experts of a token varies, occurrences are estimated: a token id's "
-        "copies ÷ the mean number of experts of a token."
-    )
-
-
 def _bias(run: Run, tables: RoutingTables, rows: list[int], known: dict[int, Traces]) -> str:
     """What the choice on the scored data adds, and how the other data came about."""
     if not tables.has_halves and len(rows) < 2:
@@ -156,28 +168,33 @@ def _bias(run: Run, tables: RoutingTables, rows: list[int], known: dict[int, Tra
             "that did not choose the tokens cannot be computed: the figures above favour the "
             "tokens that noise favours."
         )
-    parts = []
+    if tables.has_halves:
+        data = "each point's data are two halves, the even and the odd sequences of each source"
+        chosen, scored = "on one half", "on the other"
+        bias = "the difference is selection bias (mean of both ways)"
+    else:
+        data = "counts are not split in halves, so that the data are two neighbouring points"
+        chosen, scored = "at the point before the last", "at the last"
+        bias = "the difference is selection bias and what training changed meanwhile"
+    parts, rare = [], []
     for layer, trace in known.items():
-        if trace.last is None:
-            parts.append(
-                f"in layer {tables.block(layer)} fewer than {TOKENS_EACH} token ids occur "
-                f"{run.min_count:,} times or more in both, so that there is none"
+        if not trace.ways:
+            rare.append(
+                f"In layer {tables.block(layer)} fewer than {TOKENS_EACH} token ids occur "
+                f"{run.min_count:,} times or more in both, so that there is no such score."
             )
             continue
-        chosen, score = trace.last
-        there, elsewhere = statistics.mean_share(chosen.share)[0], statistics.mean_share(score)[0]
-        parts.append(
-            f"in layer {tables.block(layer)} the best tokens of one have a share of "
-            f"{percent(there)} there and of {percent(elsewhere)} in the other"
+        there, elsewhere = (
+            percent(np.mean([statistics.mean_share(share)[0] for share in shares]))
+            for shares in zip(*((best.share, score) for best, score in trace.ways))
         )
-    if tables.has_halves:
-        how = "The two halves are the even and the odd sequences of each source, of the same steps"
-    else:
-        how = (
-            "Counts are not split in halves, so that the two are the last point and the one before "
-            "it: the difference is selection bias and what training changed meanwhile"
+        parts.append(f"{there} there and {elsewhere} {scored} in layer {tables.block(layer)}")
+    text = f"Without selection bias: {data}."
+    if parts:
+        text += (
+            f" Of the token that is its best {chosen}, an expert gets {'; '.join(parts)}: {bias}."
         )
-    return f"Without selection bias: {'; '.join(parts)}. {how}."
+    return " ".join([text, *rare])
 
 
 def _picture(run: Run, tables: RoutingTables, known: dict[int, Traces]) -> Picture:
@@ -187,7 +204,11 @@ def _picture(run: Run, tables: RoutingTables, known: dict[int, Traces]) -> Pictu
         f"{percent(trace.held_out[-1, 0])} scored on other data"
         for layer, trace in known.items()
     ]
-    levels = sorted({percent(_level(tables, layer)) for layer in known})
+    last = [trace.level[-1] for trace in known.values()]
+    same = len({percent(level) for level in last}) == 1
+    levels = percent(last[0]) if same else spread(last, run.names(list(known)), percent)
+    if not all(tables.fixed_k(layer) for layer in known):
+        levels += " at the last point, k the mean number of experts of a point's tokens"
     other = (
         "the other half of the point's sequences (mean of both ways)"
         if tables.has_halves
@@ -201,7 +222,7 @@ def _picture(run: Run, tables: RoutingTables, known: dict[int, Traces]) -> Pictu
         f"point, among those seen {run.min_count:,} times or more there, and traced back "
         "(FLAME-MoE's definition; the choice favours the last point). Scored on other data: "
         f"the best id is chosen anew at each point, and its S taken on {other}, with as many "
-        f"occurrences in both. Random choice gives k/E = {listed(levels)}.",
+        f"occurrences in both. Random choice gives k/E = {levels}.",
     )
 
 
@@ -221,13 +242,13 @@ def _draw(tables: RoutingTables, known: dict[int, Traces]) -> Figure:
             axes.plot(
                 trace.steps, line, style, color=colour, linewidth=1.5, markersize=3.5, label=name
             )
-        level = _level(tables, layer)
-        name = f"random choice, {percent(level)}"
-        figures.reference_line(axes, level, name, above=level < 0.2)
         axes.set_title(f"Layer {tables.block(layer)}")
         axes.grid(axis="y", color="0.9")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     grid[0, 0].set_ylim(bottom=0)
+    for axes, trace in zip(grid[:, 0], known.values()):
+        name = f"random choice, {percent(trace.level[-1])}"
+        figures.reference_curve(axes, trace.steps, trace.level, name)
     grid[0, 0].legend(
         loc="lower left", bbox_to_anchor=(0, 1.2), ncol=3, borderaxespad=0, columnspacing=1
     )
@@ -237,10 +258,10 @@ def _draw(tables: RoutingTables, known: dict[int, Traces]) -> Figure:
 
 def _table(run: Run, tables: RoutingTables, layer: int, trace: Traces) -> Table:
     """The experts whose best token is most theirs; where known, by data that did not choose it."""
-    if trace.last is not None:
-        best, score = trace.last
-        chosen_on = "one half" if tables.has_halves else "the point before"
-        scored_on = "the other" if tables.has_halves else "the last point"
+    if trace.ways:
+        best, score = trace.ways[0]
+        chosen_on = "the even half" if tables.has_halves else "the point before"
+        scored_on = "the odd half" if tables.has_halves else "the last point"
     else:
         best, score = trace.best, np.full(trace.best.share.shape, np.nan)
         chosen_on, scored_on = "the last point", "other data"

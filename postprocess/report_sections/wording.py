@@ -13,7 +13,8 @@ def number(value: float, digits: int = 3) -> str:
         return "n/a"
     if value == 0:
         return "0"
-    decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
+    rounded = float(f"{value:.{digits - 1}e}")  # 0.9996 is 1.00
+    decimals = max(0, digits - 1 - int(np.floor(np.log10(abs(rounded)))))
     text = f"{value:.{digits - 1}e}" if decimals > 6 else f"{value:,.{decimals}f}"
     return text.replace("-", "−")
 

@@ -36,6 +36,7 @@ from routing_statistics.specialisation import (
     mean_share,
     occurrences,
     preference,
+    random_share,
     share_of_occurrences,
     traced,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "pair_ratio",
     "per_token",
     "preference",
+    "random_share",
     "ratio",
     "relative_entropy",
     "saturation",

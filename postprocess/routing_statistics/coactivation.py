@@ -8,27 +8,31 @@ from __future__ import annotations
 import numpy as np
 
 
-def conditional(counts: np.ndarray) -> np.ndarray:
+def conditional(counts: np.ndarray, min_count: int = 1) -> np.ndarray:
     """P(j | i) = N_ij / N_i: of the tokens of i, the share that chose j too; asymmetric.
 
-    (experts, experts) with a diagonal of zeros; a row of zeros where i has no tokens. FLAME-MoE's
-    co-activation. OLMoE's script counts only neighbours in rank: its figures are lower.
+    (experts, experts) with a diagonal of zeros; a row of zeros where i has fewer than `min_count`
+    tokens, which tell nothing. FLAME-MoE's co-activation. OLMoE's script counts only neighbours in
+    rank: its figures are lower.
     """
-    share = counts / np.maximum(np.diagonal(counts)[:, None], 1)
+    tokens = np.diagonal(counts)[:, None]
+    share = np.where(tokens >= max(min_count, 1), counts / np.maximum(tokens, 1), 0)
     np.fill_diagonal(share, 0)
     return share
 
 
-def chance_conditional(counts: np.ndarray) -> float:
+def chance_conditional(counts: np.ndarray, min_count: int = 1) -> float:
     """P(j | i) if each token drew its experts at random: Σ_{i≠j} N_ij / ((E − 1) Σ_i N_ii).
 
     A token with n experts adds n (n − 1) to the first sum and n to the second, so with k experts
-    for every token this is (k − 1) / (E − 1), exactly. NaN without tokens or with one expert.
+    for every token this is (k − 1) / (E − 1), exactly. Over the experts i with `min_count` tokens
+    or more; NaN without any or with one expert.
     """
-    experts, tokens = counts.shape[0], int(np.trace(counts))
+    experts, frequent = counts.shape[0], np.diagonal(counts) >= max(min_count, 1)
+    tokens = int(np.diagonal(counts)[frequent].sum())
     if experts < 2 or tokens == 0:
         return np.nan
-    return (int(counts.sum()) - tokens) / ((experts - 1) * tokens)
+    return (int(counts[frequent].sum()) - tokens) / ((experts - 1) * tokens)
 
 
 def pair_ratio(counts: np.ndarray) -> np.ndarray:

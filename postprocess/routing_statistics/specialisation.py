@@ -27,12 +27,20 @@ def share_of_occurrences(counts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return ratio(counts, np.asarray(tokens)[:, None])
 
 
-def preference(counts: np.ndarray) -> np.ndarray:
+def random_share(counts: np.ndarray, tokens: np.ndarray) -> float:
+    """k/E, S under random choice, of the mean number k of experts of these tokens."""
+    return float(ratio(counts.sum(), np.sum(tokens) * counts.shape[-1]))
+
+
+def preference(counts: np.ndarray, min_count: int = 0) -> np.ndarray:
     """S(e, x) / (k/E), (kinds, experts): 1 for random choice; NaN for a kind without tokens.
 
-    The share is counts / (sum of counts / k), so k drops out of the ratio.
+    The share is counts / (sum of counts / k), so k drops out of the ratio. NaN too for a kind of
+    which random choice would give an expert fewer than `min_count` copies.
     """
-    return ratio(counts * counts.shape[-1], counts.sum(-1, keepdims=True))
+    sent = counts.sum(-1, keepdims=True)
+    enough = sent >= min_count * counts.shape[-1]
+    return ratio(counts * counts.shape[-1], np.where(enough, sent, 0))
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Plan:
     # The file's format and what it has
     variable: bool = False  # tokens have 1 to `slots` experts
     drops: bool = False  # a copy in ten reaches no expert
+    all_dropped: bool = False
     halves: bool = False
     drift: bool = False
     from_seed: bool = True  # the first weights are known
@@ -41,6 +42,7 @@ class Plan:
     extras: bool = False  # gate_mass, experts_per_token, logit_norm, slots
     kinds: bool = False  # expert_kind, with an expert of each kind last
     token_counts: bool = True
+    occurrences: bool = True  # token_count, which files of earlier versions lack
     shuffled_axes: bool = False  # axes of the file in another order
     deck: dict[str, object] = field(default_factory=dict)
 
@@ -90,6 +92,10 @@ class Run:
             self._route(rng, step, probe, sources, noise=0, drops=False)
             for step in self.checkpoints
         ]
+        if plan.all_dropped:
+            for trace in self.probe:
+                for choice in trace.choice:
+                    choice[...] = NONE
         self.weights = self._walk(np.random.default_rng(plan.seed + 2))
 
     def _walk(self, rng: np.random.Generator) -> list[dict[str, list[np.ndarray]]]:
@@ -128,6 +134,8 @@ class Run:
             lost = np.zeros(choice.shape, bool)
             if plan.drops and drops:
                 lost = (rng.random(choice.shape) < 0.1) & (choice != NONE)
+            if plan.all_dropped and drops:
+                lost = choice != NONE
             choices.append(np.where(lost, NONE, choice))
             dropped.append(int(lost.sum()))
             e = np.exp(logits)
@@ -282,7 +290,10 @@ def _write_checkpoints(put, run: Run, rows: list[list[Trace]], most: int) -> Non
     pairs = np.zeros((*shape, most, most), np.int64)
     by_source = np.zeros((*shape, len(plan.sources), most), np.int64)
     by_token = np.zeros((*shape, halves, plan.vocabulary, most), np.int64)
+    occurrences = np.zeros((len(rows), halves, plan.vocabulary), np.int64)
     for at, row in enumerate(rows):
+        for trace in row:
+            np.add.at(occurrences[at], (trace.sequence % 2, trace.token), 1)
         for layer in range(plan.layers):
             for trace in row:
                 hits = one_hot(trace.choice[layer], most)
@@ -297,6 +308,11 @@ def _write_checkpoints(put, run: Run, rows: list[list[Trace]], most: int) -> Non
             put("token_expert_count", axes, by_token)
         else:
             put("token_expert_count", (*axes[:2], *axes[3:]), by_token.sum(2))
+    if plan.token_counts and plan.occurrences:
+        if plan.halves:
+            put("token_count", ("checkpoint", "half", "token"), occurrences)
+        else:
+            put("token_count", ("checkpoint", "token"), occurrences.sum(1))
     if plan.probes:
         most_slots = max(plan.slots, default=0)
         choice = np.full((*shape, plan.probes, most_slots), NONE, np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 import sys
@@ -9,16 +10,17 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import h5py
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from synthetic_routing import Plan, label, write_run
+from synthetic_routing import NONE, Plan, label, write_run
 
 import figures
 import plot_coactivation
 import plot_expert_load
 import plot_loss
 import plot_specialisation
-from routing_statistics import conditional, preference, saturation
+from routing_statistics import chance_conditional, conditional, preference, saturation
 from routing_tables import RoutingTables
 from statistics_file import StatisticsFile
 
@@ -320,8 +322,10 @@ def test_interval_edges():
 
 def test_coactivation_is_conditional():
     counts = np.array([[4, 1, 3], [1, 2, 1], [3, 1, 0]])
-    expected = [[0, 0.25, 0.75], [0.5, 0, 0.5], [3, 1, 0]]
-    assert conditional(counts).tolist() == expected
+    assert conditional(counts).tolist() == [[0, 0.25, 0.75], [0.5, 0, 0.5], [0, 0, 0]]
+    assert conditional(counts, 3).tolist() == [[0, 0.25, 0.75], [0, 0, 0], [0, 0, 0]]
+    assert chance_conditional(counts) == 6 / 12 and chance_conditional(counts, 3) == 4 / 8
+    assert np.isnan(chance_conditional(counts, 5))
 
 
 def test_coactivation_of_random_choice_is_the_baseline(tmp_path):
@@ -345,7 +349,7 @@ def test_layers_that_differ(plot, tmp_path, script, variable):
         variable=variable,
     )
     write_run(tmp_path / "run", plan)
-    options = ["--min-count", "5"] if script == "specialisation" else []
+    options = ["--min-count", "5"] if script in ("specialisation", "coactivation") else []
     assert plot(script, tmp_path / "run" / "routing.h5", *options)
 
 
@@ -367,8 +371,28 @@ def test_coactivation_refusals(refuse, tmp_path):
     assert "the rows are of 50, 100" in refuse("coactivation", file, "--checkpoint", "70")
     file = routing_file(tmp_path / "routing.h5", k=1)
     assert "none are chosen together" in refuse("coactivation", file)
+    file = routing_file(tmp_path / "routing.h5")
+    assert "--min-count N lowers" in refuse("coactivation", file, "--min-count", "100000")
     file = routing_file(tmp_path / "routing.h5", tokens=0)
     assert "no tokens in any checkpoint's row" in refuse("coactivation", file)
+
+
+def test_coactivation_pairs_levels_with_their_layers(tmp_path):
+    """Of rows of few tokens there is neither share nor level."""
+    tables = np.array([[[200, 100, 20], [100, 150, 50], [20, 50, 9]], np.diag([300, 200, 100])])
+    path = routing_file(tmp_path / "routing.h5", layers=2, experts=3, checkpoints=1)
+    with h5py.File(path, "r+") as file:
+        file["coactivation"][0] = tables
+    wishes = argparse.Namespace(layers=None, checkpoint=None, experts=16, min_count=100)
+    with StatisticsFile(path, "routing.h5") as file:
+        figure = plot_coactivation.draw(file, wishes)["coactivation"]
+    titles = [axes.get_title("left") for axes in figure.axes[:2]]
+    plt.close(figure)
+    first = (100 + 20 + 100 + 50) / 2 / (200 + 150)
+    assert titles == [
+        f"Layer 1: largest {100 / 150:.2f}, random {first:.3f}",
+        "Layer 2: largest 0.00, random 0.000",
+    ]
 
 
 # Saturation
@@ -398,6 +422,8 @@ def test_domain_preference_is_relative_to_random_choice():
     ratio = preference(counts)
     assert ratio[:2].tolist() == [[3, 1, 0, 0], [1, 1, 1, 1]]
     assert np.isnan(ratio[2]).all()
+    assert np.isnan(preference(counts, 3)).all(1).tolist() == [True, True, True]
+    assert np.isnan(preference(counts, 2)).all(1).tolist() == [False, False, True]
     assert plot_specialisation.by_favourite(np.array([[1, 3, 0.5], [2, 0, 4]])) == [1, 2, 0]
 
 
@@ -444,6 +470,45 @@ def test_specialisation_without_token_counts(monkeypatch, capsys, tmp_path):
     status, lines, errors = run(monkeypatch, capsys, "specialisation", *arguments)
     assert (status, lines) == (0, [str(tmp_path / "specialisation_domain.svg")])
     assert "statistics.token_counts = false" in errors
+
+
+def test_specialisation_of_a_varying_number_of_experts(monkeypatch, capsys, plot, tmp_path):
+    """Shares are of the tokens of each id, beside the level of the rows in question."""
+    plan = Plan(variable=True, experts=(6,), slots=(4,))
+    written = write_run(tmp_path / "run", plan)
+    path = tmp_path / "run" / "routing.h5"
+    names = ["specialisation_domain.svg", "specialisation_token.svg"]
+    assert plot("specialisation", path, "--min-count", "5") == names
+    with StatisticsFile(path, "routing.h5") as file:
+        traces = plot_specialisation.specialised(RoutingTables(file), 0, min_count=8, points=10)
+    for at, row in enumerate(written.rows(written.checkpoints)):
+        choices = [choice for trace in row for choice in trace.choice[0]]
+        assert traces.level[at] == sum((c != NONE).sum() for c in choices) / len(choices) / 6
+        for expert, ids in enumerate(traces.tokens):
+            for rank, token in enumerate(ids):
+                of = [c for t in row for i, c in zip(t.token, t.choice[0]) if i == token]
+                assert traces.share[at, expert, rank] == sum(expert in c for c in of) / len(of)
+    with h5py.File(path, "r+") as file:
+        del file["token_count"]
+    arguments = (path, "--output", tmp_path, "--formats", "svg", "--min-count", "5")
+    status, lines, errors = run(monkeypatch, capsys, "specialisation", *arguments)
+    assert (status, lines) == (0, [str(tmp_path / "specialisation_domain.svg")])
+    assert "does not count the tokens of each id" in errors
+
+
+def test_runs_whose_copies_are_all_dropped(plot, refuse, tmp_path):
+    write_run(tmp_path / "all", all_dropped=True, extras=True)
+    file = tmp_path / "all" / "routing.h5"
+    assert "no expert received a token copy" in refuse("expert_load", file)
+    assert "no tokens in any checkpoint's row" in refuse("coactivation", file)
+    assert "no probe token has an expert" in refuse("saturation", file)
+    assert "no tokens in any checkpoint's row" in refuse("specialisation", file)
+    write_run(tmp_path / "some")
+    file = tmp_path / "some" / "routing.h5"
+    with h5py.File(file, "r+") as opened:
+        opened["expert_count"][-1, 0] = 0
+        opened["probe_choice"][-1, 0] = NONE
+    assert plot("expert_load", file) == ["expert_load.svg"]
 
 
 def test_specialisation_refusals(refuse, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from plain_loops import best, chosen, copies, seen, taken
 from report_page import Page, outside_references, picture, read_page
-from synthetic_routing import NONE, label, write_run
+from synthetic_routing import NONE, label, write_routing, write_run
 
 import report
 from report_sections import wording
@@ -202,9 +202,34 @@ def test_variable_number_of_experts(tmp_path):
     for layer, mean in enumerate(each):
         assert f"{wording.number(mean)} (layer {layer + 1})" in text
     assert "Tokens of a source are those of training.h5" in text
-    assert "occurrences are estimated" in text
+    assert "cannot be known" not in text
+    row, layer = run.rows(run.checkpoints)[-1], 1
+    sent, tokens = sum(copies(row, layer, 6)), sum(len(trace.token) for trace in row)
+    level = wording.percent(sent / tokens / 6)
+    assert re.search(rf"k/E = .*{level} \(layer 2\) at the last point", text)
     (tmp_path / "training.h5").unlink()
     assert "a source's tokens are estimated" in text_of(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"variable": True}, {"drops": True}], ids=str)
+def test_shares_by_token_of_a_varying_number_of_experts(tmp_path, changes):
+    run = write_run(tmp_path, **changes)
+    row, text = run.rows(run.checkpoints)[-1], text_of(tmp_path)
+    n, found = seen(row, "token"), []
+    for layer, experts in enumerate(run.plan.experts):
+        took = taken(row, layer, "token")
+        ids = [best(n, took, e, [t for t in n if n[t] >= 8], 1)[0] for e in range(experts)]
+        mean = np.mean([took.get((t, e), 0) / n[t] for e, t in enumerate(ids)])
+        level = sum(copies(row, layer, experts)) / sum(n.values()) / experts
+        found.append((mean, -layer, wording.percent(level)))
+    share, layer, level = max(found)
+    assert (
+        f"In layer {1 - layer} an expert gets, in the mean, {wording.percent(share)} of the "
+        f"occurrences of the token that it takes most of (random choice: {level})"
+    ) in text
+    write_run(tmp_path / "old", occurrences=False, **changes)
+    text = text_of(tmp_path / "old")
+    assert "shares by token id cannot be known from it." in text and "takes most of" not in text
 
 
 def test_kinds_of_experts(tmp_path):
@@ -274,6 +299,52 @@ def test_pair_sentence(tmp_path):
     ) in text
 
 
+def test_random_levels_are_of_the_rows_that_the_shares_are_of(tmp_path):
+    """The number of experts of a token fell; of rare experts there are neither shares nor level."""
+    run = write_run(tmp_path, variable=True, slots=(4, 3), bias=2.5)
+    for step in run.steps[:8]:
+        for choice in step.choice:
+            choice[...] = np.arange(choice.shape[1])
+    write_routing(tmp_path / "routing.h5", run)
+    row, text = run.rows(run.checkpoints)[-1], text_of(tmp_path)
+    sources, pairs = [], []
+    for layer, experts in enumerate(run.plan.experts):
+        tokens = [who for trace in row for who in chosen(trace, layer)]
+        sources.append(sum(map(len, tokens)) / len(tokens) / experts)
+        rows = [[who for who in tokens if i in who] for i in range(experts)]
+        rows = [of_i for of_i in rows if len(of_i) >= 8]
+        meetings = sum(len(who) - 1 for of_i in rows for who in of_i)
+        pairs.append(meetings / sum(map(len, rows)) / (experts - 1))
+    names = ["layer 1", "layer 2"]
+    levels = wording.spread(sources, names, wording.percent)
+    largest = f"one expert gets is, by layer, {largest_shares(run)}"
+    assert f"{largest}; random choice gives {levels}." in text
+    levels = wording.spread(pairs, names, wording.percent)
+    assert f"random choice gives {levels}." in text
+    assert f"for k experts of a token, here {levels}." in text
+
+
+def largest_shares(run) -> str:
+    """Of a source's tokens of the last row, what one expert gets."""
+    row, largest = run.rows(run.checkpoints)[-1], []
+    n = seen(row, "source")
+    for layer, _ in enumerate(run.plan.experts):
+        took = taken(row, layer, "source")
+        largest.append(max(count / n[source] for (source, _), count in took.items()))
+    return wording.spread(largest, ["layer 1", "layer 2"], wording.percent)
+
+
+def test_preferences_of_few_copies_are_left_out(tmp_path):
+    write_run(tmp_path, slots=(3, 2))
+    with h5py.File(tmp_path / "routing.h5", "r+") as file:
+        counts = file["source_expert_count"]
+        counts[-1, 1] = 0
+        counts[-1, 1, 0, 4] = 3  # of one expert alone
+    text = text_of(tmp_path)
+    assert "The strongest preference is in layer 1" in text
+    assert "most used expert in layer 1" in text and "layer 2 (" in text
+
+
 @pytest.mark.parametrize("seed", [7, 8])
 def test_sentence_of_the_score_on_other_data(tmp_path, seed):
     run = write_run(tmp_path, halves=True, seed=seed)
@@ -282,15 +353,18 @@ def test_sentence_of_the_score_on_other_data(tmp_path, seed):
         n = [seen(row, "token", half) for half in (0, 1)]
         took = [taken(row, layer, "token", half) for half in (0, 1)]
         eligible = [t for t in n[0] if n[0][t] >= 8 and n[1].get(t, 0) >= 8]
-        ids = [best(n[0], took[0], e, eligible, 1)[0] for e in range(experts)]
-        there, elsewhere = (
-            np.mean([took[half].get((t, e), 0) / n[half][t] for e, t in enumerate(ids)])
-            for half in (0, 1)
+        there, elsewhere = [], []
+        for a, b in ((0, 1), (1, 0)):
+            ids = [best(n[a], took[a], e, eligible, 1)[0] for e in range(experts)]
+            there += [took[a].get((t, e), 0) / n[a][t] for e, t in enumerate(ids)]
+            elsewhere += [took[b].get((t, e), 0) / n[b][t] for e, t in enumerate(ids)]
+        there, elsewhere = wording.percent(np.mean(there)), wording.percent(np.mean(elsewhere))
+        assert f"{there} there and {elsewhere} on the other in layer {layer + 1}" in text
+        headline = re.search(
+            r"In layer (\d).* scored on the other, of ids frequent in both, ([^%]+%)\.", text
         )
-        assert (
-            f"in layer {layer + 1} the best tokens of one have a share of "
-            f"{wording.percent(there)} there and of {wording.percent(elsewhere)} in the other"
-        ) in text
+        assert headline[1] != str(layer + 1) or headline[2] == elsewhere
+    assert "the even and the odd sequences of each source" in text
 
 
 def test_loss_sentence(tmp_path):
@@ -320,7 +394,12 @@ LACKS = {
     "probe": ({"probes": 0}, "There is no probe set (statistics.probe_tokens = 0)"),
     "checkpoints but one": ({"checkpoint_steps": 12}, "has 1 checkpoint; comparing choices takes"),
     "sources but one": ({"sources": ("only",)}, "All tokens are of one data source (only)"),
-    "intervals": ({"interval_steps": 20}, "No interval of router statistics is complete yet"),
+    "intervals": (
+        {"interval_steps": 20, "deck": {"statistics.every_steps": 20}},
+        "No interval is complete: the first takes 20 steps (statistics.every_steps), and the run "
+        "has done 12.",
+    ),
+    "copies": ({"all_dropped": True}, "100.0% of 4,608 token copies reached no expert"),
     "experts but one": ({"slots": (1, 1)}, "so that none are chosen together"),
     "frequent experts": (
         {"length": 1, "interval_steps": 1, "checkpoint_steps": 1},
@@ -328,7 +407,7 @@ LACKS = {
     ),
     "frequent sources": (
         {"length": 1, "interval_steps": 1, "checkpoint_steps": 1},
-        "No data source has 8 tokens in the last row",
+        "Of no data source would random choice give an expert 8 token copies in the last row",
     ),
     "rare tokens": (
         {"vocabulary": 400, "steps": 4},
@@ -344,7 +423,7 @@ LACKS = {
 }
 
 
-DRAWN = ("layers but one", "layers", "steps but one")  # the page too, which takes seconds
+DRAWN = ("layers but one", "layers", "steps but one", "copies")  # the page too, which takes seconds
 
 
 @pytest.mark.parametrize("missing", LACKS)
@@ -403,7 +482,7 @@ def test_run_that_has_just_begun(page_of, tmp_path):
                     label(file, key, tuple(axes), values)
     text = page_of(tmp_path).text
     assert "No step is done yet" in text
-    assert "No interval of router statistics is complete yet" in text
+    assert text.count("No interval is complete yet: one ends every") == 4
     assert "The run has 0 checkpoints" in text
 
 
@@ -431,16 +510,81 @@ def test_router_statistics_that_are_not_there(tmp_path):
     assert "entropy of the router (entropy)" in text and "z loss (z_loss)" in text
     with h5py.File(tmp_path / "routing.h5", "r+") as file:
         file["probability_mass"][...] = np.nan
-    assert "probability mass by expert (probability_mass)" in text_of(tmp_path)
+    assert "mass by expert (probability_mass)" in text_of(tmp_path)
     write_run(tmp_path / "more", extras=True)
     assert "Not in this run's files" not in text_of(tmp_path / "more")
+
+
+SCORES = {
+    "top_k": ({}, "the router's softmax p,"),
+    "sigmoids": ({"top_k.score": "sigmoid"}, "of a token's sigmoids over their sum, p,"),
+    "frozen": (
+        {"moe.router": "frozen", "top_k.score": "sigmoid", "capacity.score": "softmax"},
+        "sum over tokens of a token's sigmoids over their sum,",
+    ),
+    "chosen": (
+        {"moe.router": "capacity", "capacity.score": "softmax_chosen", "top_k.score": "sigmoid"},
+        "the router's softmax p,",
+    ),
+    "scaled_input": ({"moe.router": "scaled_input"}, "of a token's sigmoids over their sum, p,"),
+    "relu": ({"moe.router": "relu"}, "of a token's rectified logits over their sum, p,"),
+    "no deck": ({"moe.router": ""}, "normalised scores p (softmax; sigmoids or rectified logits"),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_are_called_what_they_are(tmp_path, name):
+    deck, words = SCORES[name]
+    write_run(tmp_path, deck=deck)
+    text = text_of(tmp_path)
+    assert words in text
+    assert ("softmax" in text) == ("softmax" in words)
+
+
+@pytest.mark.parametrize("router", ["hash", "random"])
+def test_routers_without_a_weight(tmp_path, router):
+    write_run(tmp_path, extras=True, deck={"moe.router": router})
+    text = text_of(tmp_path)
+    assert f"Router {router} chooses by a hash and has no weight" in text
+    assert "A token's gates sum to" in text
+    for word in (
+        "entropy of the router",
+        "Entropy of",
+        "norm of the router",
+        "z loss of a",
+        "mass,",
+    ):
+        assert word not in text
+
+
+def test_runs_whose_copies_are_all_dropped(tmp_path):
+    write_run(tmp_path / "all", all_dropped=True, extras=True)
+    text = text_of(tmp_path / "all")
+    assert "n/a" not in text and "always" not in text and "the busiest is" not in text
+    write_run(tmp_path / "some", extras=True)
+    with h5py.File(tmp_path / "some" / "routing.h5", "r+") as file:
+        file["expert_count"][-1, 0] = 0
+    text = text_of(tmp_path / "some")
+    assert re.search(r"In the last interval the busiest is expert \d in layer 2\.", text)
+
+
+def test_steps_in_no_interval(tmp_path):
+    write_run(tmp_path / "two", interval_steps=5)
+    text = text_of(tmp_path / "two")
+    assert "the last ending at step 10, so that steps 11 to 12 are in none;" in text
+    assert "No token copy was dropped, of 3,840 up to step 10." in text
+    write_run(tmp_path / "one", steps=13)
+    assert "the last ending at step 12, so that step 13 is in none;" in text_of(tmp_path / "one")
+    write_run(tmp_path / "none")
+    text = text_of(tmp_path / "none")
+    assert "in none" not in text and "up to step" not in text
 
 
 def test_halves_and_rows_are_told_apart(tmp_path):
     write_run(tmp_path / "halves", halves=True)
     assert "even and the odd sequences" in text_of(tmp_path / "halves")
     write_run(tmp_path / "rows")
-    assert "Counts are not split in halves" in text_of(tmp_path / "rows")
+    assert "counts are not split in halves" in text_of(tmp_path / "rows")
     write_run(tmp_path / "one", checkpoint_steps=12)
     assert "that did not choose the tokens cannot be computed" in text_of(tmp_path / "one")
 
@@ -497,7 +641,7 @@ def test_output_that_is_a_folder(refuse, tmp_path):
 
 def test_numbers_and_lists():
     texts = [wording.number(x) for x in (0, 3.14159, 0.000123, 1234567, 1e-9, np.nan, -0.5, 99.96)]
-    assert texts == ["0", "3.14", "0.000123", "1,234,567", "1.00e−09", "n/a", "−0.500", "100.0"]
+    assert texts == ["0", "3.14", "0.000123", "1,234,567", "1.00e−09", "n/a", "−0.500", "100"]
     assert [wording.percent(x) for x in (0, 0.5, 0.01, 0.00123)] == [
         "0.0%",
         "50.0%",

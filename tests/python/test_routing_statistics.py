@@ -7,9 +7,11 @@ evaluated by the programs, and compared here with what loops find in the choices
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
+import h5py
 import numpy as np
 import pytest
 from plain_loops import agreement, best, chosen, copies, seen, taken
@@ -244,12 +246,10 @@ def test_vocabulary_specialisation(made):
     run, tables = made
     least, each = 8, 2
     for layer, experts in each_layer(run):
-        if not tables.fixed_k(layer):
-            continue
         for at, row in enumerate(run.rows(run.checkpoints)):
             counts = tables.by_token(at, layer)
             n, n_e = seen(row, "token"), taken(row, layer, "token")
-            tokens = statistics.occurrences(counts, run.plan.slots[layer])
+            tokens = tables.summed_occurrences([at], layer, counts)
             assert tokens.tolist() == [n.get(t, 0) for t in range(run.plan.vocabulary)]
             found = statistics.best_tokens(counts, tokens, least, each)
             eligible = [token for token in n if n[token] >= least]
@@ -264,24 +264,79 @@ def test_vocabulary_specialisation(made):
             )
 
 
+def test_tokens_of_each_id(made):
+    """They are what they are whatever the router did, and shares of them are never above 1."""
+    run, tables = made
+    ids, rows = range(run.plan.vocabulary), run.rows(run.checkpoints)
+    for at, row in enumerate(rows):
+        assert tables.occurrences(at).tolist() == [seen(row, "token").get(t, 0) for t in ids]
+        for half in (0, 1) if run.plan.halves else ():
+            n = seen(row, "token", half)
+            assert tables.occurrences(at, half).tolist() == [n.get(t, 0) for t in ids]
+    for layer, experts in each_layer(run):
+        every = [*range(len(rows))]
+        counts = tables.summed_by_token(every, layer)
+        tokens = tables.summed_occurrences(every, layer, counts)
+        n = seen(run.steps, "token")
+        assert tokens.tolist() == [n.get(t, 0) for t in ids]
+        assert np.nanmax(statistics.share_of_occurrences(counts, tokens)) <= 1
+        for at, row in enumerate(rows):
+            sent = sum(copies(row, layer, experts))
+            tokens = sum(len(trace.token) for trace in row)
+            assert tables.tokens_of_row(at) == tokens
+            assert tables.each_in_row(at, layer) == sent / tokens
+
+
+@pytest.mark.parametrize("name", ["as it is", "variable", "drops"])
+def test_tokens_of_each_id_in_a_file_without_them(tmp_path, name):
+    """Copies ÷ k where k does not vary, and else not known; a row's tokens are its intervals'."""
+    plan = replace(PLANS[name], occurrences=False, interval_steps=2)
+    run = write_run(tmp_path, plan)
+    with StatisticsFile(tmp_path / "routing.h5", "routing.h5") as file:
+        tables = RoutingTables(file)
+        for at, row in enumerate(run.rows(run.checkpoints)):
+            assert tables.occurrences(at) is None
+            assert tables.tokens_of_row(at) == sum(len(trace.token) for trace in row)
+            counts = tables.by_token(at, 0)
+            assert tables.knows_occurrences(0) == (name == "as it is")
+            if name == "as it is":
+                n = seen(row, "token")
+                expected = [n.get(t, 0) for t in range(plan.vocabulary)]
+                assert tables.summed_occurrences([at], 0, counts).tolist() == expected
+    write_run(tmp_path, replace(plan, interval_steps=3))
+    with StatisticsFile(tmp_path / "routing.h5", "routing.h5") as file:
+        assert RoutingTables(file).tokens_of_row(1) is None
+
+
+def test_no_experts_at_all_are_not_k_of_them(tmp_path):
+    write_run(tmp_path, extras=True)
+    with h5py.File(tmp_path / "routing.h5", "r+") as file:
+        numbers = file["experts_per_token"][()]
+        file["experts_per_token"][...] = numbers[..., ::-1]
+    with StatisticsFile(tmp_path / "routing.h5", "routing.h5") as file:
+        assert not RoutingTables(file).fixed_k(0)
+
+
+@pytest.mark.parametrize("variable", [True, False], ids=["variable", "fixed"])
 @pytest.mark.parametrize("halves", [True, False], ids=["halves", "rows"])
-def test_specialisation_scored_on_other_data(tmp_path, halves):
-    run = write_run(tmp_path, Plan(halves=halves, sequences=8))
+def test_specialisation_scored_on_other_data(tmp_path, halves, variable):
+    run = write_run(tmp_path, Plan(halves=halves, variable=variable, sequences=8))
     least, each = 8, 2
     with StatisticsFile(tmp_path / "routing.h5", "routing.h5") as file:
         tables = RoutingTables(file)
         assert tables.has_halves == halves
         rows = run.rows(run.checkpoints)
         for layer, experts in each_layer(run):
-            k = run.plan.slots[layer]
             if halves:
                 chosen_on, scored_on = (rows[-1], 0), (rows[-1], 1)
-                tables_of = [tables.by_token(len(rows) - 1, layer, half) for half in (0, 1)]
+                where = [(len(rows) - 1, half) for half in (0, 1)]
+                tables_of = [tables.by_token(at, layer, half) for at, half in where]
                 whole = tables.by_token(len(rows) - 1, layer)
                 assert (tables_of[0] + tables_of[1]).tolist() == whole.tolist()
             else:
                 chosen_on, scored_on = (rows[-2], None), (rows[-1], None)
-                tables_of = [tables.by_token(len(rows) + at, layer) for at in (-2, -1)]
+                where = [(len(rows) + at, None) for at in (-2, -1)]
+                tables_of = [tables.by_token(at, layer) for at, _ in where]
             n_a, n_b = (
                 seen(chosen_on[0], "token", chosen_on[1]),
                 seen(scored_on[0], "token", scored_on[1]),
@@ -289,7 +344,10 @@ def test_specialisation_scored_on_other_data(tmp_path, halves):
             e_a = taken(chosen_on[0], layer, "token", chosen_on[1])
             e_b = taken(scored_on[0], layer, "token", scored_on[1])
             eligible = [t for t in n_a if n_a[t] >= least and n_b.get(t, 0) >= least]
-            tokens_of = [statistics.occurrences(table, k) for table in tables_of]
+            tokens_of = [
+                tables.summed_occurrences([at], layer, table, half)
+                for (at, half), table in zip(where, tables_of)
+            ]
             found, score = statistics.held_out(
                 tables_of[0], tokens_of[0], tables_of[1], tokens_of[1], least, each
             )

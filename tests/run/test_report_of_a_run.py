@@ -25,7 +25,7 @@ def test_what_a_run_records_is_in_its_report(launch: Launch, tiny: TinyRun) -> N
     train(launch, tiny, "output", (1, 1, 2), *options)
     text = report_of(tiny)
     assert "Of the k best experts alone" in text
-    assert "of one have a share of" in text and "in the other" in text
+    assert "there and" in text and "on the other in layer" in text
     assert "the other half of the point&#x27;s sequences" in text
     assert "From step 3 to step 6 an expert&#x27;s weights moved by" in text
 
