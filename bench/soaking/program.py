@@ -23,13 +23,20 @@ the command that repeats the same dice.
 """
 
 
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected more than 0")
+    return minutes
+
+
 def parse(text: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="bench/soak",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--minutes", type=float, default=2.0, help="(default: %(default)s)")
+    parser.add_argument("--minutes", type=_minutes, default=2.0, help="(default: %(default)s)")
     parser.add_argument("--ranks-at-most", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, help="of the dice (default: by the clock)")
     parser.add_argument(

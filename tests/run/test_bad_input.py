@@ -147,7 +147,6 @@ OVERRIDES = [
     ("hidden=24", "command line", "'hidden=24'", "expected --section.key=value"),
     ("--model.hidden=", "command line", "model.hidden", "expected integer"),
     ("--model.vocabulary=9223372036854775807", "model.vocabulary", "at most 2147483647"),
-    ("--moe.shared_ffn=2147483647", "parameters", "at most 1e+15"),
     ("--optimizer.beta2=1", "optimizer.beta2 = 1", "less than 1"),
     ("--moe.top_k=8", "moe.top_k = 8", "moe.experts = 7", "at most as many"),
     ("--model.heads=5", "model.hidden = 24", "model.heads = 5", "not a multiple"),
@@ -268,7 +267,7 @@ def test_damaged_index(
 
 
 def test_more_samples_than_can_be_ordered(launch: Launch, tiny: TinyRun) -> None:
-    finished = launch(1, "train", str(tiny.deck), "--run.steps=1000000000000")
+    finished = launch(1, "train", str(tiny.deck), "--run.steps=2000000000")
     assert_refused(finished, ".bin", "samples", "lower run.steps or batch.global_batch")
     assert not tiny.output.exists()
 
@@ -414,7 +413,8 @@ def test_resume_with_other_token_files(launch: Launch, trained: TinyRun) -> None
 def test_resume_with_changed_tokens(launch: Launch, trained: TinyRun) -> None:
     """Of the same number, in the same places."""
     tokens = trained.folder / "even.bin"
-    tokens.write_bytes(tokens.read_bytes()[::-1])
+    content = tokens.read_bytes()
+    tokens.write_bytes(content[8:] + content[:8])
     finished = launch(2, "train", str(trained.deck), "--run.steps=9")
     assert_refused(finished, newest_checkpoint(trained), "other token files", "even: ", "restore")
 
@@ -450,15 +450,11 @@ def test_damaged_model_of_another(launch: Launch, trained: TinyRun, ranks: int) 
         assert files(pruned) == before
 
 
-@pytest.mark.parametrize("command", [["check"], ["evaluate"], ["keys"]])
-def test_standard_output_that_takes_nothing(
-    hearth: str, trained: TinyRun, command: list[str]
-) -> None:
-    deck = [] if command == ["keys"] else [str(trained.deck)]
+@pytest.mark.parametrize("task", ["check", "evaluate", "keys"])
+def test_standard_output_that_takes_nothing(hearth: str, trained: TinyRun, task: str) -> None:
+    line = [hearth, task] if task == "keys" else [hearth, task, str(trained.deck)]
     with Path("/dev/full").open("w") as full:
-        finished = subprocess.run(
-            [hearth, *command, *deck], stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        finished = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert finished.returncode == 1
     assert finished.stderr.splitlines()[-1] == (
         "hearth: standard output cannot be written: No space left on device"
