@@ -129,9 +129,9 @@ train_grid_point() {
 # study_point [--match-flops] [--section.key=value ...]: trains and evaluates the run of inputs/study
 # that this task of an array stands for.
 study_point() {
-  local deck seed folder steps option options=()
-  if ! read -r deck seed folder steps < <(inputs/study/run --list "$@" |
-    sed -n "${SLURM_ARRAY_TASK_ID}p"); then
+  local deck seed folder steps option options=() list
+  list=$(inputs/study/run --list "$@") || return "$?"
+  if ! read -r deck seed folder steps < <(sed -n "${SLURM_ARRAY_TASK_ID}p" <<<"$list"); then
     say "the study has no run number $SLURM_ARRAY_TASK_ID: nothing to do; see --array"
     return 0
   fi

@@ -455,6 +455,12 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def known(run: Run) -> dict[str, object]:
+    """Its fields, null where there is no number: JSON has no NaN."""
+    nan = {name: None for name, value in asdict(run).items() if value != value}
+    return asdict(run) | nan
+
+
 def report(asked: argparse.Namespace) -> None:
     runs = read_study(asked.study)
     if asked.matched_steps:
@@ -472,7 +478,7 @@ def report(asked: argparse.Namespace) -> None:
     print("\n".join(statements(table, asked.reference)))
     output = asked.output or asked.study
     output.mkdir(parents=True, exist_ok=True)
-    write_whole(output / "study.json", json.dumps([asdict(run) for run in runs], indent=1) + "\n")
+    write_whole(output / "study.json", json.dumps([known(run) for run in runs], indent=1) + "\n")
     figure(table, of_token).savefig(output / "study.png")
 
 

@@ -5,7 +5,10 @@
 #include "app/commands.hpp"
 #include "app/promise_cost.hpp"
 #include "app/trace_record.hpp"
+#include "base/error.hpp"
 #include "config/deck.hpp"
+#include "data/corpus.hpp"
+#include "data/token_file.hpp"
 #include "model/activation_bytes.hpp"
 #include "model/arena.hpp"
 #include "model/compute_type.hpp"
@@ -59,6 +62,21 @@ double token_count_bytes(const Config& config) {
   const Index every = config.checkpoint.every_steps;
   const Index checkpoints = (config.run.steps + every - 1) / every;
   return row * static_cast<double>(2 + 2 * checkpoints);
+}
+
+// What is there of the deck's data. A deck may be checked where they are not: no error then.
+void print_data(const Config& config) {
+  std::printf("\n# data\n");
+  if (config.data.sources.empty()) std::printf("warning: data.sources is empty\n");
+  for (const DataSource& source : parse_sources(config.data.sources)) {
+    try {
+      const TokenFile file(source.prefix);
+      std::printf("%-44s %lld tokens in %lld documents\n", source.name.c_str(),
+                  static_cast<long long>(file.tokens()), static_cast<long long>(file.documents()));
+    } catch (const Error& error) {
+      std::printf("warning: %s: %s\n", source.name.c_str(), error.what());
+    }
+  }
 }
 
 }  // namespace
@@ -123,6 +141,7 @@ Status check_command(const Config& config, const Communicator& world, int ranks)
       std::printf(
           "warning: optimizer.epsilon below 1e-12 is finer than the unit of gradient sums\n");
     }
+    print_data(config);
   });
   return Status::done;
 }

@@ -15,7 +15,7 @@ constexpr const char* usage_text =
     "usage: hearth COMMAND [DECK] [--section.key=value ...]\n"
     "\n"
     "  train DECK               train; resumes from the newest good checkpoint in run.output\n"
-    "  check DECK [--ranks=R]   validate; print the resolved deck, sizes and the decomposition\n"
+    "  check DECK [--ranks=R]   validate; print the resolved deck, sizes, decomposition and data\n"
     "  evaluate DECK            validation loss of each data source from a checkpoint\n"
     "  prune DECK --experts=R --output=FOLDER [--batches=B]\n"
     "                           drop experts of a checkpoint, those that change layers least\n"

@@ -137,6 +137,11 @@ OutputDirectory::OutputDirectory(const std::string& path)
   try {
     const std::string& folder = checkpoints_.path();
     make_folder(folder);
+    for (const char* name : {"training.h5", "routing.h5", "traces.h5", "metrics.jsonl"}) {
+      if (fs::is_directory(file(name))) {
+        throw input_error(file(name), ": is a folder, where a run writes a file; remove it");
+      }
+    }
     const std::string probe = temporary_name(folder + "/probe.h5");
     const Descriptor made(::open(probe.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0666));
     if (made.number() < 0) throw cannot_be_written(folder, errno);

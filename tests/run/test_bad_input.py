@@ -450,6 +450,15 @@ def test_damaged_model_of_another(launch: Launch, trained: TinyRun, ranks: int) 
         assert files(pruned) == before
 
 
+def test_check_says_what_is_there_of_the_data(launch: Launch, tiny: TinyRun) -> None:
+    assert re.search(r"\n# data\neven +\d+ tokens in \d+ documents\nodd ",
+                     launch(2, "check", str(tiny.deck)).stdout)  # fmt: skip
+    (tiny.folder / "even.bin").unlink()
+    checked = launch(1, "check", str(tiny.deck))
+    assert checked.returncode == 0
+    assert f"\nwarning: even: {tiny.folder / 'even.bin'}: cannot be read" in checked.stdout
+
+
 @pytest.mark.parametrize("task", ["check", "evaluate", "keys"])
 def test_standard_output_that_takes_nothing(hearth: str, trained: TinyRun, task: str) -> None:
     line = [hearth, task] if task == "keys" else [hearth, task, str(trained.deck)]

@@ -96,6 +96,13 @@ TEST_CASE("a directory that cannot be written is refused") {
   CHECK_FALSE(std::filesystem::exists(folder / "run/lock"));
 }
 
+TEST_CASE("a folder in the place of a file is refused before anything is done") {
+  const TemporaryFolder folder;
+  std::filesystem::create_directories(folder / "run/routing.h5");
+  CHECK(refusal(folder / "run").find((folder / "run/routing.h5") + ": is a folder") == 0);
+  CHECK_FALSE(std::filesystem::exists(folder / "run/lock"));
+}
+
 TEST_CASE("a lock that is a link to nothing is refused") {
   const TemporaryFolder folder;
   std::filesystem::create_directory(folder / "run");

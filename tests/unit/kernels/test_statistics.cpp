@@ -58,6 +58,18 @@ TEST_CASE("halves of the data are counted apart") {
   CHECK(to_host(count) == std::vector<std::int64_t>(12, 0));
 }
 
+TEST_CASE("occurrences are counted in all or by half, and can be taken back") {
+  const auto half = to_device<int>(std::vector<int>{1, 0, 1, 1});
+  const auto label = to_device<int>(std::vector<int>{2, 0, 2, 1});
+  const Array2<std::int64_t> all("all", 1, 3), by_half("by half", 2, 3);
+  count_occurrences({}, label, all);
+  count_occurrences(half, label, by_half);
+  CHECK(to_host(all) == std::vector<std::int64_t>{1, 1, 2});
+  CHECK(to_host(by_half) == std::vector<std::int64_t>{1, 0, 0, 0, 1, 2});
+  count_occurrences({}, label, all, -1);
+  CHECK(to_host(all) == std::vector<std::int64_t>(3, 0));
+}
+
 TEST_CASE("few counts and many, by many threads, are those of a plain loop") {
   const Index tokens = 3000, experts = GENERATE(5, 150);  // counts of pairs: few, many
   const Index labels = GENERATE(3, 20000);
