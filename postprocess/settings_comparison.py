@@ -11,13 +11,17 @@ WITHOUT_RESULT = (
     "run.output",
     "run.stop_step",
     "run.walltime_s",
+    "run.walltime_margin_s",
     "run.log_every",
+    "run.hang_timeout_s",
     "model.recompute",
+    "capacity.padded",
     "parallel.expert_ranks",
     "parallel.placement",
     "parallel.cells",
     "checkpoint.keep",
     "checkpoint.resume",
+    "checkpoint.background",
 )
 
 
