@@ -230,13 +230,7 @@ def draw_panel(axes: Axes, steps: np.ndarray, share: np.ndarray, names: Sequence
 def specialised(tables: RoutingTables, layer: int, min_count: int, points: int) -> Traces:
     rows = tables.counted_rows()
     groups = [[rows[at] for at in group] for group in row_groups(len(rows), points)]
-
-    def counted(group: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Copies (token ids, experts) and occurrences (token ids)."""
-        copies = tables.summed_by_token(group, layer)
-        return copies, tables.summed_occurrences(group, layer, copies)
-
-    counts, tokens = counted(groups[-1])
+    counts, tokens = tables.counted_by_token(groups[-1], layer)
     best = best_tokens(counts, tokens, min_count, TOKENS_EACH)
     if best is None:
         raise tables.file.failure(
@@ -245,7 +239,7 @@ def specialised(tables: RoutingTables, layer: int, min_count: int, points: int) 
         )
     shares, levels = [best.share], [random_share(counts, tokens)]
     for group in groups[-2::-1]:
-        point = counted(group)
+        point = tables.counted_by_token(group, layer)
         shares.append(traced(best.kinds, *point))
         levels.append(random_share(*point))
     steps = tables.checkpoints[[group[-1] for group in groups]]

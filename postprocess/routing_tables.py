@@ -150,6 +150,13 @@ class RoutingTables:
             return occurrences(copies, self.slots(layer))
         return np.sum([self.occurrences(row, half) for row in rows], 0)
 
+    def counted_by_token(
+        self, rows: list[int], layer: int, half: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Copies (token ids, experts) and occurrences (token ids), added over checkpoints."""
+        copies = self.summed_by_token(rows, layer, half)
+        return copies, self.summed_occurrences(rows, layer, copies, half)
+
     def tokens_of_row(self, row: int) -> int | None:
         """Tokens that a checkpoint's row counts; None where the file cannot tell."""
         counted = self.occurrences(row)

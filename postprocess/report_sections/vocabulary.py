@@ -76,12 +76,7 @@ def section(run: Run) -> Section:
 def _traces(run: Run, tables: RoutingTables, rows: list[int], layer: int) -> Traces | None:
     groups = [[rows[i] for i in group] for group in row_groups(len(rows), POINTS)]
 
-    def counted(group: list[int], half: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Copies (token ids, experts) and occurrences (token ids)."""
-        copies = tables.summed_by_token(group, layer, half)
-        return copies, tables.summed_occurrences(group, layer, copies, half)
-
-    whole, occurrences = counted(groups[-1])
+    whole, occurrences = tables.counted_by_token(groups[-1], layer)
     best = statistics.best_tokens(whole, occurrences, run.min_count, TOKENS_EACH)
     if best is None:
         return None
@@ -89,11 +84,11 @@ def _traces(run: Run, tables: RoutingTables, rows: list[int], layer: int) -> Tra
     before = None
     for group in groups:
         if tables.has_halves:
-            even, odd = counted(group, 0), counted(group, 1)
+            even, odd = (tables.counted_by_token(group, layer, half) for half in (0, 1))
             point = even[0] + odd[0], even[1] + odd[1]
             pairs = [(even, odd), (odd, even)]
         else:
-            point = counted(group)
+            point = tables.counted_by_token(group, layer)
             pairs = [] if before is None else [(before, point)]
         flame.append(statistics.mean_share(statistics.traced(best.kinds, *point)))
         level.append(statistics.random_share(*point))
@@ -120,8 +115,7 @@ def _unknown(run: Run, layers: list[int]) -> str:
 
 def _too_rare(run: Run, tables: RoutingTables, rows: list[int], layer: int) -> str:
     group = [rows[i] for i in row_groups(len(rows), POINTS)[-1]]
-    copies = tables.summed_by_token(group, layer)
-    most = tables.summed_occurrences(group, layer, copies).max()
+    most = tables.counted_by_token(group, layer)[1].max()
     return (
         f"Fewer than {TOKENS_EACH} token ids occur {run.min_count:,} times or more at the last "
         f"point; the most frequent one occurs {most:,.0f} times. --min-count N lowers the bound."

@@ -19,6 +19,7 @@ class ByteFile {
   ByteFile& operator=(const ByteFile&) = delete;
 
   [[nodiscard]] std::int64_t size() const { return size_; }  // in bytes, when it was opened
+  [[nodiscard]] int descriptor() const { return descriptor_; }
 
   // Fills `out` from byte `offset` on; throws failure where the file does not give that.
   void read(std::int64_t offset, std::span<std::byte> out) const;
